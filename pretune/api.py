@@ -181,35 +181,24 @@ def compress_model(
     output: Path | str,
     calibration: Path | str | Sequence[str] = (),
     evaluate: Path | str | Sequence[str] = (),
-    teacher: Path | str | None = None,
-    seed: int = 0,
     **fields: Any,
 ) -> Model:
     """Make a model smaller or faster, in steps; returns the result, with its `compression.json`.
 
         pretune.compress_model("bert", "quantize", output="small", format="q4_0", values="gptq", calibration="t.txt")
-        pretune.compress_model("bert", {"method": "prune", "layers": 0.33}, {"method": "quantize"}, output="small")
 
     Args:
         model: its folder.
         steps: names of methods, or tables with `method`, its fields, and perhaps `training`, fields of a recipe.
         output: folder to write: a new or an empty one.
         calibration: texts, labelled files or a token store that methods measure on.
-        evaluate: held-out texts, labelled files or a token store on which the model is measured before and after.
-        teacher: folder of a model to learn from.
-        seed: seeds every random decision.
-        fields: of the only step's method; or of the compression by their dotted names.
-
-    Raises:
-        UsageError, MissingInputError, DataError, CannotCreateError: see `train/compression/run.py`.
+        evaluate: held-out ones on which the model is measured before and after.
+        fields: of the only step's method; or of the compression, such as `teacher`, `seed`, by their dotted names.
     """
     from pretune.report.compression import write_page
-    from pretune.train.compression.recipe import recipe_of_call
-    from pretune.train.compression.run import compress
+    from pretune.train.compression.run import compress_call
 
-    common = {"calibration": calibration, "evaluation": evaluate, "teacher": teacher, "seed": seed}
-    recipe = recipe_of_call(str(model), steps, str(output), common, fields)
-    compress(recipe)
+    recipe = compress_call(str(model), steps, str(output), {"calibration": calibration, "evaluation": evaluate}, fields)
     write_page(Path(recipe.output))
     return load(recipe.output, recipe.device)
 

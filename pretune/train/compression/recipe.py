@@ -173,7 +173,7 @@ def recipe_of_call(
     """Makes a recipe of a Python call.
 
     Args:
-        common: calibration and evaluation data, the teacher, the seed.
+        common: calibration and evaluation data.
         fields: of the compression by their dotted names, or of the method of the only step.
 
     Raises:
@@ -181,8 +181,7 @@ def recipe_of_call(
     """
     tables = [dict(step) if isinstance(step, Mapping) else {"method": step} for step in steps]
     own = config.names_of(CompressRecipe)
-    tree: dict[str, Any] = {"model": model, "output": output, "seed": common["seed"]}
-    tree |= {} if common["teacher"] is None else {"teacher": str(common["teacher"])}
+    tree: dict[str, Any] = {"model": model, "output": output}
     for name in ("calibration", "evaluation"):
         value = common[name]
         tree[name] = {"data": [str(value)] if isinstance(value, str | Path) else [str(each) for each in value]}

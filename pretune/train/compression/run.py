@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from pretune.train.compression.measure import (
     operations,
     score,
 )
-from pretune.train.compression.recipe import CompressRecipe, Step, whole_recipe
+from pretune.train.compression.recipe import CompressRecipe, Step, recipe_of_call, whole_recipe
 from pretune.train.run import finetune, pretrain
 
 RECORD = "compression.json"
@@ -102,6 +102,19 @@ def compress(recipe: CompressRecipe) -> dict[str, Any]:
         record = _record(recipe, source, before, work)
         _write(work, output, record, held_out)
     return record
+
+
+def compress_call(
+    model: str,
+    steps: Sequence[str | Mapping[str, Any]],
+    output: str,
+    common: Mapping[str, Any],
+    fields: Mapping[str, Any],
+) -> CompressRecipe:
+    """As `compress`, of a Python call; returns its recipe. Arguments and errors as of `recipe_of_call`."""
+    recipe = recipe_of_call(model, steps, output, common, fields)
+    compress(recipe)
+    return recipe
 
 
 def _check_needs(recipe: CompressRecipe, methods: list[CompressionMethod]) -> None:
