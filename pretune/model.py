@@ -26,6 +26,7 @@ from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.export import Exported, Format, export_model
+from pretune.interop.export_target import ExportedTarget, export_to
 from pretune.interop.head_labels import labels_of
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.peft.folder import ExportedAdapter
@@ -381,6 +382,21 @@ class Model:
             pooling=pooling,
             uses=USES,
         )
+
+    def export_for(self, target: str, output: Path | str, type: str | None = None) -> ExportedTarget:
+        """Write the model for another engine; done when it was read back and compared.
+
+        Args:
+            target: gguf, onnx, ctranslate2, compressed-tensors, or a file of your own by its path.
+            output: a new file or an empty folder, as the target wants.
+            type: of the weights; by default as they are stored, else the target's usual one.
+
+        Raises:
+            DataError: the target lacks what the model has, or what was read back differs; nothing was written.
+            MissingPackageError: a package that the target needs is not installed.
+        """
+        plain = plain_network(self.network, self._source, self.tokenizer, is_rounded=self._is_bf16)
+        return export_to(target, plain, self.tokenizer, Path(output), type, USES)
 
     def export_adapter(self, directory: Path | str) -> ExportedAdapter:
         """Write what a tuning method learned as an adapter of `peft`; read again, it must compute the same."""

@@ -29,6 +29,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.interop.description import model_type
 from pretune.interop.recorded_heads import head_sources
+from pretune.interop.sample_lines import LINES, sample_lines
 from pretune.interop.weight_names import architecture
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel, get_family
@@ -41,21 +42,8 @@ Greedy = Callable[[LanguageModel, Tokenizer, Sequence[str], int], list[tuple[lis
 """What a model reads of each prompt, and the tokens that it writes then, so many at most; the end token included."""
 Embed = Callable[[LanguageModel, Tokenizer, Sequence[str]], NDArray[np.float32]]
 """The vectors of texts, as the model's files say they are made. Shape: return: (n, width)"""
-LINES = (
-    "The quick brown fox jumps over the lazy dog; it's 12,345.67 o'clock, don't you think?",
-    "Café Zürich, naïve façade, Ångström, möchte: l'été à São Paulo.",
-    "模型学习语言很快，不是吗？我们今天去北京。Hello World 我好",
-    "東京タワーへ行きました。か゛ が ｶﾀｶﾅ ＡＢＣ",
-    "हिन्दी भाषा में नमस्ते दुनिया",
-    "Привет, мир! Как дела?  Ёжик",
-    "مرحبا بالعالم، كيف حالك؟",
-    "Tiếng Việt rất đẹp và thú vị",
-    "ภาษาไทยสวยงาม 한국어도 배워요",
-    "  two  spaces\tand a tab, then\na line; 🙂👍🏽 ½ ﬁ №",
-)
 _EMBEDDED = [*LINES, " ".join(LINES) * 8]  # the last is longer than what many models read
-_DRAWN = 1000 - len(LINES)  # lines that are drawn from the vocabulary
-_LINE = 8  # tokens of a drawn line
+_LINES = 1000
 _NEW_TOKENS = 12
 _ROWS = (7, 1, 12)  # tokens of the rows whose outputs are compared
 _TOLERANCE = 1e-4
@@ -135,7 +123,7 @@ def read_by_transformers(
     """
     if not installed():
         return ForeignReading(reason="transformers is not installed")
-    lines = [] if tokenizer is None else _lines(tokenizer)
+    lines = [] if tokenizer is None else sample_lines(tokenizer, _LINES)
     rows = _rows(model, tokenizer)
     roles = _roles(model)
     prompts, written = _written(model, tokenizer, uses)
@@ -200,16 +188,6 @@ def run_script(folder: Path, question: Path, reply: Path) -> str:
         return f"transformers took more than {_TIMEOUT} s"
     last = (ended.stderr.strip() or "no message").splitlines()[-1]
     return f"the process of transformers ended with {ended.returncode}: {last}"
-
-
-def _lines(tokenizer: Tokenizer) -> list[str]:
-    """Lines in many scripts, and lines of drawn tokens, in which no special token is spelt."""
-    ordinary = np.flatnonzero(~tokenizer.vocabulary.special)
-    names = [str(tokenizer.subwords[n]) for n in np.flatnonzero(tokenizer.vocabulary.special) if tokenizer.subwords[n]]
-    draw = Draw(0).at("lines")
-    drawn = ordinary[draw.below(np.arange(_DRAWN * _LINE), len(ordinary))].reshape(_DRAWN, _LINE)
-    lines = [*LINES, *(tokenizer.decode(tokens) for tokens in drawn)]
-    return [line for line in lines if line.strip() and not any(name in line for name in names)]
 
 
 def _pairs(items: Sequence[T]) -> list[tuple[T, T]]:

@@ -1,4 +1,4 @@
-"""Reads models of Llama's families from the `.gguf` files of llama.cpp, with Hugging Face names.
+"""Reads models of some families from the `.gguf` files of llama.cpp, with Hugging Face names.
 
 Weights are made float32 one at a time, whatever their quantisation. The rows of a Llama's queries and keys lie in
 another order in these files (pairs of a rotation beside each other) and are brought back.
@@ -18,36 +18,11 @@ from torch import Tensor
 from pretune.errors import DataError
 from pretune.field_table import check_fields, shown_value
 from pretune.interop.file_fields import GGUF_FIELDS
+from pretune.interop.gguf_names import EMBEDDINGS, FAMILIES, ROTARY
+from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.gguf import open_gguf, read_metadata
 
-_FAMILIES = ("llama", "qwen2", "qwen3")
-_FIELDS = {
-    "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "feed_forward_length": "intermediate_size",
-    "context_length": "max_position_embeddings",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-}
-_OPTIONAL = ("attention.head_count_kv", "attention.key_length")
-_PARTS = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+_POOLINGS: Mapping[int, PoolingMode] = {1: "mean", 2: "cls", 3: "last"}
 _FACTORS = "rope_freqs.weight"
 _LLAMA3 = (1.0, 4.0, 8192)  # low and high factor, and the original length, of all published models
 
@@ -75,8 +50,17 @@ class GgufWeights:
         for tensor in self._reader.tensors:
             if tensor.name != _FACTORS:
                 self._tensors[self._name(tensor.name)] = tensor
-        self.shapes = {name: tuple(int(n) for n in tensor.shape[::-1]) for name, tensor in self._tensors.items()}
+        self.shapes = {name: self._shape(name) for name in self._tensors}
         self.dtypes = dict.fromkeys(self.shapes, torch.float32)
+
+    @property
+    def pooling(self) -> PoolingMode | None:
+        """What makes one vector of a text's rows; None where the file does not say it."""
+        return _POOLINGS.get(self.fields.get("bert.pooling_type", 0))
+
+    def tensors(self) -> list[Any]:
+        """Gives the tensors as they are stored, under llama.cpp's names."""
+        return list(self._reader.tensors)
 
     @property
     def family(self) -> str:
@@ -86,8 +70,8 @@ class GgufWeights:
             DataError: of another kind.
         """
         name = self.fields.get("general.architecture")
-        if name not in _FAMILIES:
-            raise DataError(f"{self._path}: general.architecture {name!r}: expected one of {', '.join(_FAMILIES)}")
+        if name not in FAMILIES:
+            raise DataError(f"{self._path}: general.architecture {name!r}: expected one of {', '.join(FAMILIES)}")
         return str(name)
 
     def config(self) -> dict[str, Any]:
@@ -98,18 +82,23 @@ class GgufWeights:
         """
         family = self.family
         own = {n.removeprefix(f"{family}."): v for n, v in self.fields.items() if n.startswith(f"{family}.")}
-        missing = [name for name in _FIELDS if name not in own and name not in _OPTIONAL]
+        names = FAMILIES[family]
+        missing = [name for name in names.fields if name not in own and name not in names.optional]
         if missing:
             raise DataError(f"{self._path}: field '{family}.{missing[0]}' is missing: the file is incomplete")
         self.notes = check_fields(self._path, self.fields, GGUF_FIELDS)
-        self._check_widths(own)
-        out: dict[str, Any] = {theirs: own[name] for name, theirs in _FIELDS.items() if name in own}
+        out: dict[str, Any] = {theirs: own[name] for name, theirs in names.fields.items() if name in own}
         out |= {
             "model_type": family,
-            "vocab_size": self.shapes.get("model.embed_tokens.weight", (0,))[0],
+            "vocab_size": next((self.shapes[name][0] for name in EMBEDDINGS if name in self.shapes), 0),
             "tie_word_embeddings": "lm_head.weight" not in self.shapes,
-            "rope_parameters": self._rope(own, out),
+            **(names.fixed or {}),
         }
+        if family in ROTARY:
+            self._check_widths(own)
+            out["rope_parameters"] = self._rope(own, out)
+        if family == "bert":
+            out["type_vocab_size"] = self.shapes.get("bert.embeddings.token_type_embeddings.weight", (1,))[0]
         if family == "llama":
             out["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in self.shapes
         for role, name in {"bos": "bos", "eos": "eos", "pad": "padding"}.items():
@@ -142,10 +131,13 @@ class GgufWeights:
 
         tensor = self._tensors[name]
         try:
-            values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(self.shapes[name])
+            values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+            values = values.reshape([int(n) for n in tensor.shape[::-1]])
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"{self._path}: tensor {tensor.name!r} ({tensor.tensor_type.name}): {error}") from None
         weight = torch.from_numpy(values)
+        if self._is_transposed(name):
+            return weight.t().contiguous()
         is_permuted = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
         if not is_permuted:
             return weight
@@ -154,15 +146,27 @@ class GgufWeights:
             heads = self.fields.get("llama.attention.head_count_kv", heads)
         return weight.view(int(heads), -1, 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor as a folder has it."""
+        shape = tuple(int(n) for n in self._tensors[name].shape[::-1])
+        return shape[::-1] if self._is_transposed(name) else shape
+
+    def _is_transposed(self, name: str) -> bool:
+        """Whether a matrix is (in, out) in a folder, as GPT-2's are."""
+        part, _, part_type = str(self._tensors[name].name).rpartition(".")
+        family = FAMILIES.get(str(self.fields.get("general.architecture")))
+        return family is not None and part_type == "weight" and part.rpartition(".")[2] in family.transposed
+
     def _name(self, theirs: str) -> str:
         part, _, part_type = theirs.rpartition(".")
-        layer = ""
+        names = FAMILIES.get(str(self.fields.get("general.architecture")), FAMILIES["llama"])
+        layer, parts = "", names.tensors
         if part.startswith("blk."):
             number, _, part = part.removeprefix("blk.").partition(".")
-            layer = f"model.layers.{number}."
-        if part not in _PARTS or part_type not in ("weight", "bias"):
+            layer, parts = names.layer.format(number), names.parts
+        if part not in parts or part_type not in ("weight", "bias"):
             raise DataError(f"{self._path}: tensor {theirs[:100]!r} is of no family that can be read")
-        return f"{layer}{_PARTS[part]}.{part_type}"
+        return f"{layer}{parts[part]}.{part_type}"
 
     def _rope(self, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
         """Returns base and scaling of the rotary frequencies."""

@@ -75,7 +75,10 @@ def load_model(
     weights, description = open_files(folder, overrides or {})
     model = read_model(folder, weights, description, heads, labels, makers, dtype, overrides, seed)
     assert model.loaded is not None  # it was just read
-    model.vectors = read_vectors(folder, model.width, model.loaded.notes)
+    if isinstance(weights, GgufWeights):
+        model.vectors = None if weights.pooling is None else TextVectors.pooled(weights.pooling)
+    else:
+        model.vectors = read_vectors(folder, model.width, model.loaded.notes)
     return model
 
 

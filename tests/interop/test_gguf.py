@@ -179,7 +179,7 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
     assert framed.vocabulary.add_special_tokens([5])[0].tolist() == [0, 5]
     for name, value, message in (
         ("tokenizer.ggml.pre", "chatglm-bpe", "'chatglm-bpe' is not known; known: default"),
-        ("tokenizer.ggml.model", "bert", "expected gpt2 or llama"),
+        ("tokenizer.ggml.model", "rwkv", "expected gpt2, llama or bert"),
         ("tokenizer.ggml.merges", ["not there"], "pieces that are not among the tokens"),
     ):
         broken = write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value})

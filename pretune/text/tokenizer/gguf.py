@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from pretune.errors import DataError, MissingInputError, MissingPackageError
 from pretune.text.tokenizer.gguf_check import check_gguf
+from pretune.text.tokenizer.gguf_words import read_gguf_words
 from pretune.text.tokenizer.layout_check import MAX_ADDED, MAX_SCORE, check_subwords
 from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, set_template
 
@@ -86,8 +87,10 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
         backend = _bytes(path, own, pieces)
     elif tokenizer_kind == "llama":
         backend = _pieces(path, own, pieces)
+    elif tokenizer_kind == "bert":
+        return read_gguf_words(path, own, pieces)
     else:
-        raise DataError(f"{path}: tokenizer.ggml.model {tokenizer_kind!r}: expected gpt2 or llama")
+        raise DataError(f"{path}: tokenizer.ggml.model {tokenizer_kind!r}: expected gpt2, llama or bert")
     types = _list(own, "token_type") or [1] * len(pieces)
     if (count := sum(type_ in (_CONTROL, _UNKNOWN, _USER) for type_ in types)) > MAX_ADDED:
         raise DataError(f"{path}: tokenizer.ggml.token_type: {count:,} special tokens, more than {MAX_ADDED:,}")
