@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pretune.native.memory import prefer_huge_pages
 from pretune.native.program import CacheShape
 
 PAGE = 16
 """Tokens of a page."""
 
-_CHUNK = 1 << 26  # bytes that are taken from the system at once, at most
+_FIRST = 1 << 23  # bytes that are taken from the system at once, at least
+_CHUNK = 1 << 26  # and at most; a page may be larger
 
 
 class PagedCache:
@@ -175,9 +177,10 @@ class PagedCache:
     def _take(self) -> int:
         """A page for one sequence; its values are any."""
         if not self._free:
-            count = max(1, min(len(self._views), _CHUNK // (4 * self._size)))
+            bytes_each = 4 * self._size
+            count = max(1, min(max(len(self._views), _FIRST // bytes_each), _CHUNK // bytes_each))
             first = len(self._views)
-            self._views += torch.zeros(count, self._size).unbind()
+            self._views += prefer_huge_pages(torch.zeros(count, self._size)).unbind()
             self._uses += [0] * count
             self._free = list(range(first + count - 1, first - 1, -1))
         page = self._free.pop()

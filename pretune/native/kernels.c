@@ -17,6 +17,7 @@
 #if !defined(_WIN32)
 #define POOL 1
 #include <pthread.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -379,6 +380,16 @@ static void dense_row(const Matrix *m, int64_t row, float factor, float *out) {
 
 EXPORT void pretune_dense(const Matrix *m, float *out) {
     for (int64_t row = 0; row < m->out; row++) dense_row(m, row, 1.0f, out + row * m->in);
+}
+
+/* Asks for pages of 2 MB, before the memory is touched: a page of 4 KB is left after 100 ns of reading. */
+EXPORT void pretune_prefer_huge_pages(void *memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    intptr_t page = 1 << 21, first = ((intptr_t)memory + page - 1) / page * page, last = ((intptr_t)memory + bytes) / page * page;
+    if (first < last) madvise((void *)first, (size_t)(last - first), MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 typedef struct {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from pretune.native import structs
-from pretune.native.packed import PackedMatrix, padded
+from pretune.native.memory import Arena
+from pretune.native.packed import PackedMatrix, packed_bytes, padded
 from pretune.native.program import (
     Activate,
     Activation,
@@ -52,6 +54,17 @@ class Lowering:
     program: Program
     packed: PackedMatrices
     kept: list[object] = field(default_factory=list)
+    _arena: Arena = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Takes memory for all weights that are not packed yet."""
+        matrices = [
+            operation.vocabulary if isinstance(operation, Embed) else operation.matrix
+            for operation in self.program.operations
+            if isinstance(operation, Embed | Multiply | Scores)
+        ]
+        own = {id(tensor): matrix for matrix in matrices for tensor in islice(matrix.tensors.values(), 1)}
+        self._arena = Arena([packed_bytes(matrix) for key, matrix in own.items() if key not in self.packed])
 
     def lower(self, operation: Operation) -> structs.Op:
         """The struct of an operation."""
@@ -193,7 +206,7 @@ class Lowering:
     def _matrix(self, op: structs.Op, matrix: Matrix) -> None:
         first = next(iter(matrix.tensors.values()))
         if id(first) not in self.packed:
-            self.packed[id(first)] = (first, PackedMatrix(matrix))
+            self.packed[id(first)] = (first, PackedMatrix(matrix, self._arena))
         packed = self.packed[id(first)][1]
         self.kept.append(packed)
         op.matrix = ctypes.pointer(packed.struct)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pretune.errors import DataError, UsageError
 from pretune.native import structs
 from pretune.native.library import library
+from pretune.native.memory import Arena
 from pretune.native.program import GROUP, Activation, Format, Matrix
 
 _BLOCK: Final = {"q8_0": GROUP + 2, "q4_0": GROUP // 2 + 2}
@@ -30,21 +31,22 @@ class PackedMatrix:
 
     Args:
         matrix: the weight.
+        arena: where its memory is taken from; by default it has its own.
 
     Raises:
         DataError: the width is not a multiple of the format's groups, the tensors are not of its shape, or a scale is
             not a finite number.
     """
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, arena: Arena | None = None) -> None:
         self.format: Format = matrix.format
         self.out_features, self.in_features = matrix.out_features, matrix.in_features
         source, scale = _tensors(matrix)
         code = structs.FORMATS.index(matrix.format)
         functions = library().functions
         out, in_ = matrix.out_features, matrix.in_features
-        size = int(functions.pretune_packed_bytes(code, out, in_))
-        self._data = torch.empty(size, dtype=torch.uint8)
+        size = packed_bytes(matrix)
+        self._data = (arena or Arena([size])).take(size)
         functions.pretune_pack(
             ctypes.c_int32(code),
             ctypes.c_void_p(source.data_ptr()),
@@ -134,6 +136,12 @@ def matrix_of(format: Format, tensors: Mapping[str, Tensor]) -> Matrix:
         return Matrix(format, tensors, blocks.shape[0], blocks.shape[1] // _BLOCK[format] * GROUP)
     values = tensors["values"]
     return Matrix(format, tensors, values.shape[0], values.shape[1])
+
+
+def packed_bytes(matrix: Matrix) -> int:
+    """Bytes of a matrix in panels, without the scales of rows."""
+    code = structs.FORMATS.index(matrix.format)
+    return int(library().functions.pretune_packed_bytes(code, matrix.out_features, matrix.in_features))
 
 
 def padded(values: Tensor) -> Tensor:
