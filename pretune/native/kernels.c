@@ -1213,24 +1213,29 @@ typedef struct {
 } NAME(Query);
 #define Query NAME(Query)
 
-/* Dot products of queries with the tokens of some pages. */
-INLINE void NAME(dots)(const Query *query, const int queries, const float *const *pages, const float *const *next,
-                       const int count, int64_t width, float scale, float *out, int64_t ld) {
-    vf acc[QT * 4][NP];
-    for (int n = 0; n < queries * count; n++)
-        for (int j = 0; j < NP; j++) acc[n][j] = SET(0.0f);
-    for (int64_t d = 0; d < width; d++)
-        for (int p = 0; p < count; p++) {
-            if (next) __builtin_prefetch(next[p] + d * PAGE); /* a row of a page is a line */
-            for (int j = 0; j < NP; j++) {
-                vf key = LOADF(pages[p] + d * PAGE + j * VL);
-                for (int n = 0; n < queries; n++)
-                    acc[n * count + p][j] = FMA(key, SET(query[n].q[d]), acc[n * count + p][j]);
+/* Dot products of queries with the tokens of a page. */
+INLINE void NAME(dots)(const Query *query, const int queries, const float *keys, int64_t width, float scale, float *out,
+                       int64_t ld) {
+    vf even[QT][NP], odd[QT][NP];
+    for (int n = 0; n < queries; n++)
+        for (int j = 0; j < NP; j++) even[n][j] = odd[n][j] = SET(0.0f);
+    int64_t d = 0;
+    for (; d + 2 <= width; d += 2) {
+        PREFETCH(keys + d * PAGE, PAGE * 8);
+        for (int j = 0; j < NP; j++) {
+            vf first = LOADF(keys + d * PAGE + j * VL), second = LOADF(keys + (d + 1) * PAGE + j * VL);
+            for (int n = 0; n < queries; n++) {
+                even[n][j] = FMA(first, SET(query[n].q[d]), even[n][j]);
+                odd[n][j] = FMA(second, SET(query[n].q[d + 1]), odd[n][j]);
             }
         }
+    }
+    for (; d < width; d++)
+        for (int j = 0; j < NP; j++)
+            for (int n = 0; n < queries; n++)
+                even[n][j] = FMA(LOADF(keys + d * PAGE + j * VL), SET(query[n].q[d]), even[n][j]);
     for (int n = 0; n < queries; n++)
-        for (int p = 0; p < count; p++)
-            for (int j = 0; j < NP; j++) STOREF(out + n * ld + p * PAGE + j * VL, acc[n * count + p][j] * SET(scale));
+        for (int j = 0; j < NP; j++) STOREF(out + n * ld + j * VL, (even[n][j] + odd[n][j]) * SET(scale));
 }
 
 /* Some columns of the weighted sum of values. */
@@ -1242,9 +1247,7 @@ INLINE void NAME(mix)(const Query *query, const int queries, const int64_t *page
     for (int32_t at = first / PAGE * PAGE; at <= last; at += PAGE) {
         const float *value = (const float *)(intptr_t)pages[at / PAGE] + offset + column;
         int32_t begin = at < first ? first - at : 0, count = last - at < PAGE ? last - at + 1 : PAGE;
-        const float *next = at + PAGE <= last ? (const float *)(intptr_t)pages[at / PAGE + 1] + offset + column : value;
         for (int32_t t = begin; t < count; t++) {
-            for (int byte = 0; byte < vectors * VBYTES; byte += 64) __builtin_prefetch((const char *)(next + t * width) + byte);
             for (int j = 0; j < vectors; j++) {
                 vf v = LOADF(value + t * width + j * VL);
                 for (int n = 0; n < queries; n++) acc[n][j] = FMA(v, SET(weight[n * ld + at - first / PAGE * PAGE + t]), acc[n][j]);
@@ -1255,6 +1258,78 @@ INLINE void NAME(mix)(const Query *query, const int queries, const int64_t *page
         for (int j = 0; j < vectors; j++) STOREF(query[n].out + column + j * VL, acc[n][j] * SET(weight[n * ld - 1]));
 }
 
+/* Scores into weights; the place before them gets 1 / their sum. */
+static UNUSED void NAME(softmax)(const Query *query, float *s, int32_t base, int32_t total, int64_t distances) {
+    int32_t low = query->first - base, high = query->last - base;
+    if (query->bias)
+        for (int32_t i = low; i <= high; i++) {
+            int64_t distance = high - i;
+            s[i] += query->bias[distance < distances ? distance : distances - 1];
+        }
+    for (int32_t i = 0; i < low; i++) s[i] = -INFINITY;
+    for (int32_t i = high + 1; i < total; i++) s[i] = -INFINITY;
+    vf top[NP], sums[NP];
+    for (int j = 0; j < NP; j++) top[j] = SET(-INFINITY), sums[j] = SET(0.0f);
+    for (int32_t i = 0; i < total; i += PAGE)
+        for (int j = 0; j < NP; j++) top[j] = MAXF(LOADF(s + i + j * VL), top[j]);
+    for (int j = 1; j < NP; j++) top[0] = MAXF(top[0], top[j]);
+    vf most = SET(NAME(max)(top[0]));
+    for (int32_t i = 0; i < total; i += PAGE)
+        for (int j = 0; j < NP; j++) {
+            vf v = LOADF(s + i + j * VL);
+            v = SELECT(v == SET(-INFINITY), SET(0.0f), EXP(v - most));
+            STOREF(s + i + j * VL, v);
+            sums[j] += v;
+        }
+    float lane[PAGE];
+    for (int j = 0; j < NP; j++) STOREF(lane + j * VL, sums[j]);
+    for (int half = PAGE / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    s[-1] = 1.0f / lane[0];
+}
+
+/* A page's part of some columns of the sum, onto what is there. */
+INLINE void NAME(mix_page)(float *out, const float *value, const float *weight, int32_t begin, int32_t count, int64_t width,
+                           const int vectors) {
+    vf acc[4];
+    for (int j = 0; j < vectors; j++) acc[j] = LOADF(out + j * VL);
+    for (int32_t t = begin; t < count; t++) {
+        PREFETCH(value + t * width, vectors * VBYTES);
+        for (int j = 0; j < vectors; j++) acc[j] = FMA(LOADF(value + t * width + j * VL), SET(weight[t]), acc[j]);
+    }
+    for (int j = 0; j < vectors; j++) STOREF(out + j * VL, acc[j]);
+}
+
+/* One row: a page of all heads after another, which is one stream of memory. In the order of sums of attend_tile. */
+static void NAME(attend_row)(const Query *query, int heads, int group, const int64_t *pages, int64_t keys, int64_t values,
+                             int64_t width, float scale, int64_t distances, float *scratch, int64_t ld) {
+    int32_t first = query->first, last = query->last, base = first / PAGE * PAGE, total = last / PAGE * PAGE + PAGE - base;
+    for (int32_t at = 0; at < total; at += PAGE) {
+        const float *page = (const float *)(intptr_t)pages[(base + at) / PAGE] + keys;
+        for (int n = 0; n < heads; n++)
+            NAME(dots)(query + n, 1, page + n / group * PAGE * width, width, scale, scratch + n * ld + at, ld);
+    }
+    for (int n = 0; n < heads; n++) {
+        NAME(softmax)(&query[n], scratch + n * ld, base, total, distances);
+        memset(query[n].out, 0, (size_t)width * 4);
+    }
+    for (int32_t at = 0; at < total; at += PAGE) {
+        const float *page = (const float *)(intptr_t)pages[(base + at) / PAGE] + values;
+        int32_t begin = base + at < first ? first - base - at : 0, count = last - base - at < PAGE ? last - base - at + 1 : PAGE;
+        for (int n = 0; n < heads; n++) {
+            const float *value = page + n / group * PAGE * width, *weight = scratch + n * ld + at;
+            float *out = query[n].out;
+            int64_t column = 0;
+            for (; column + 4 * VL <= width; column += 4 * VL) NAME(mix_page)(out + column, value + column, weight, begin, count, width, 4);
+            for (; column + VL <= width; column += VL) NAME(mix_page)(out + column, value + column, weight, begin, count, width, 1);
+            for (; column < width; column++)
+                for (int32_t t = begin; t < count; t++) out[column] = FMA1(value[t * width + column], weight[t], out[column]);
+        }
+    }
+    for (int n = 0; n < heads; n++)
+        EACH(width, STORES(query[n].out + i, LOADS(query[n].out + i, left) * SET(scratch[n * ld - 1]), left);)
+}
+
 INLINE void NAME(attend_tile)(const Query *query, const int queries, const int64_t *pages, int64_t keys, int64_t values,
                               int64_t width, float scale, int64_t distances, float *scratch, int64_t ld) {
     int32_t first = query[0].first, last = query[0].last;
@@ -1263,51 +1338,9 @@ INLINE void NAME(attend_tile)(const Query *query, const int queries, const int64
         last = query[n].last > last ? query[n].last : last;
     }
     int32_t base = first / PAGE * PAGE, total = last / PAGE * PAGE + PAGE - base;
-    const int count = queries == 1 ? 4 : 1;
-    int32_t at = 0;
-    for (; at + count * PAGE <= total; at += count * PAGE) {
-        const float *tokens[4], *next[4];
-        int more = at + 2 * count * PAGE <= total;
-        for (int p = 0; p < count; p++) {
-            const int64_t *own = pages + (base + at) / PAGE + p;
-            tokens[p] = (const float *)(intptr_t)own[0] + keys;
-            next[p] = more ? (const float *)(intptr_t)own[count] + keys : tokens[p];
-        }
-        NAME(dots)(query, queries, tokens, next, count, width, scale, scratch + at, ld);
-    }
-    for (; at < total; at += PAGE) {
-        const float *tokens[1] = {(const float *)(intptr_t)pages[(base + at) / PAGE] + keys};
-        NAME(dots)(query, queries, tokens, NULL, 1, width, scale, scratch + at, ld);
-    }
-    for (int n = 0; n < queries; n++) {
-        float *s = scratch + n * ld;
-        int32_t low = query[n].first - base, high = query[n].last - base;
-        if (query[n].bias)
-            for (int32_t i = low; i <= high; i++) {
-                int64_t distance = high - i;
-                s[i] += query[n].bias[distance < distances ? distance : distances - 1];
-            }
-        for (int32_t i = 0; i < low; i++) s[i] = -INFINITY;
-        for (int32_t i = high + 1; i < total; i++) s[i] = -INFINITY;
-        vf top[NP], sums[NP];
-        for (int j = 0; j < NP; j++) top[j] = SET(-INFINITY), sums[j] = SET(0.0f);
-        for (int32_t i = 0; i < total; i += PAGE)
-            for (int j = 0; j < NP; j++) top[j] = MAXF(LOADF(s + i + j * VL), top[j]);
-        for (int j = 1; j < NP; j++) top[0] = MAXF(top[0], top[j]);
-        vf most = SET(NAME(max)(top[0]));
-        for (int32_t i = 0; i < total; i += PAGE)
-            for (int j = 0; j < NP; j++) {
-                vf v = LOADF(s + i + j * VL);
-                v = SELECT(v == SET(-INFINITY), SET(0.0f), EXP(v - most));
-                STOREF(s + i + j * VL, v);
-                sums[j] += v;
-            }
-        float lane[PAGE];
-        for (int j = 0; j < NP; j++) STOREF(lane + j * VL, sums[j]);
-        for (int half = PAGE / 2; half; half /= 2)
-            for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-        s[-1] = 1.0f / lane[0];
-    }
+    for (int32_t at = 0; at < total; at += PAGE)
+        NAME(dots)(query, queries, (const float *)(intptr_t)pages[(base + at) / PAGE] + keys, width, scale, scratch + at, ld);
+    for (int n = 0; n < queries; n++) NAME(softmax)(&query[n], scratch + n * ld, base, total, distances);
     int64_t column = 0;
     for (; column + 4 * VL <= width; column += 4 * VL)
         NAME(mix)(query, queries, pages, values, first, last, scratch, ld, width, column, 4);
@@ -1337,6 +1370,15 @@ static inline float *NAME(at)(const Step *s, const Op *op, int operand, int64_t 
     return s->buffers[op->buffer[operand]] + row * s->widths[op->buffer[operand]] + op->start[operand];
 }
 
+static void NAME(ask)(const Step *s, const Op *op, const Cache *cache, int row, int64_t head, Query *q) {
+    int64_t width = cache->head_width;
+    q->q = NAME(at)(s, op, 1, row) + head * width;
+    q->out = NAME(at)(s, op, 0, row) + head * width;
+    q->bias = op->p[0] ? op->p[0] + head * op->n[2] : NULL;
+    q->last = op->code == ATTEND ? s->positions[row] : cache->lengths[s->slots[row]] - 1;
+    q->first = op->code == ATTEND && op->n[1] >= 0 && q->last > op->n[1] ? q->last - (int32_t)op->n[1] : 0;
+}
+
 /* op->n: heads, keys seen before the own one (-1: all), distances of the bias. Queries of one slot and one head of keys
  * are taken together; who takes which does not matter. */
 static void NAME(attend)(Worker *worker, const Step *s, const Op *op) {
@@ -1346,40 +1388,46 @@ static void NAME(attend)(Worker *worker, const Step *s, const Op *op) {
         int64_t length = op->code == ATTEND ? s->positions[r] + 1 : cache->lengths[s->slots[r]];
         longest = length > longest ? length : longest;
     }
-    int64_t ld = padded(longest, PAGE) + 2 * PAGE;
-    float *scratch = grow((char **)&worker->scratch, &worker->scratch_bytes, (size_t)(QT * ld + PAGE) * 4);
-    if (!scratch) {
+    int64_t ld = padded(longest, PAGE) + 2 * PAGE, most = heads > QT ? heads : QT;
+    size_t bytes = (size_t)(most * ld + PAGE) * 4;
+    char *memory = grow(&worker->scratch, &worker->scratch_bytes, bytes + (size_t)most * sizeof(Query));
+    if (!memory) {
         worker->team->failed = 1;
         return;
     }
-    scratch += PAGE; /* the place before each query's scores holds 1 / their sum */
-    for (int64_t head = 0; head < cache->key_heads; head++) {
-        int64_t block = ((int64_t)op->layer * 2 * cache->key_heads + head) * PAGE * width;
-        int64_t values = block + cache->key_heads * PAGE * width, total = (int64_t)s->rows * group;
-        for (int64_t n = 0; n < total;) {
-            int slot = s->slots[n / group], count = 1;
-            while (count < QT && n + count < total && s->slots[(n + count) / group] == slot) count++;
-            if (task++ % worker->count == worker->index) {
-                Query queries[QT];
-                for (int i = 0; i < count; i++) {
-                    int64_t row = (n + i) / group, own = head * group + (n + i) % group;
-                    Query *q = &queries[i];
-                    q->q = NAME(at)(s, op, 1, row) + own * width;
-                    q->out = NAME(at)(s, op, 0, row) + own * width;
-                    q->bias = op->p[0] ? op->p[0] + own * op->n[2] : NULL;
-                    q->last = op->code == ATTEND ? s->positions[row] : cache->lengths[slot] - 1;
-                    q->first = op->code == ATTEND && op->n[1] >= 0 && q->last > op->n[1] ? q->last - (int32_t)op->n[1] : 0;
-                }
-                const int64_t *pages = cache->pages + slot * cache->stride;
-                if (queries[0].last < 0)
-                    for (int i = 0; i < count; i++) memset(queries[i].out, 0, (size_t)width * 4);
-                else if (count == QT)
-                    NAME(attend_many)(queries, pages, block, values, width, op->f[0], op->n[2], scratch, ld);
+    float *scratch = (float *)memory + PAGE; /* the place before each query's scores holds 1 / their sum */
+    Query *queries = (Query *)(memory + bytes);
+    int64_t block = (int64_t)op->layer * 2 * cache->key_heads * PAGE * width, values = cache->key_heads * PAGE * width;
+    int64_t begin = cache->key_heads * worker->index / worker->count, end = cache->key_heads * (worker->index + 1) / worker->count;
+    for (int row = 0, rows; row < s->rows; row += rows) {
+        int slot = s->slots[row];
+        const int64_t *pages = cache->pages + slot * cache->stride;
+        for (rows = 1; row + rows < s->rows && s->slots[row + rows] == slot;) rows++;
+        int64_t total = rows * group; /* queries of each head of keys */
+        if (total < QT || (op->code == CROSS_ATTEND && cache->lengths[slot] == 0)) {
+            for (int r = row; r < row + rows && begin < end; r++) {
+                for (int64_t n = begin * group; n < end * group; n++) NAME(ask)(s, op, cache, r, n, &queries[n - begin * group]);
+                if (queries[0].last >= 0)
+                    NAME(attend_row)(queries, (int)((end - begin) * group), (int)group, pages, block + begin * PAGE * width,
+                                     block + values + begin * PAGE * width, width, op->f[0], op->n[2], scratch, ld);
+                else
+                    memset(queries[0].out, 0, (size_t)((end - begin) * group * width) * 4);
+            }
+            continue;
+        }
+        for (int64_t head = 0; head < cache->key_heads; head++) {
+            int64_t own = block + head * PAGE * width;
+            for (int64_t n = 0; n < total; n += QT) {
+                int count = total - n < QT ? (int)(total - n) : QT;
+                if (task++ % worker->count != worker->index) continue;
+                for (int i = 0; i < count; i++)
+                    NAME(ask)(s, op, cache, row + (int)((n + i) / group), head * group + (n + i) % group, &queries[i]);
+                if (count == QT)
+                    NAME(attend_many)(queries, pages, own, own + values, width, op->f[0], op->n[2], scratch, ld);
                 else
                     for (int i = 0; i < count; i++)
-                        NAME(attend_one)(queries + i, pages, block, values, width, op->f[0], op->n[2], scratch, ld);
+                        NAME(attend_one)(queries + i, pages, own, own + values, width, op->f[0], op->n[2], scratch, ld);
             }
-            n += count;
         }
     }
 }
