@@ -1214,14 +1214,15 @@ typedef struct {
 #define Query NAME(Query)
 
 /* Dot products of queries with the tokens of a page. */
-INLINE void NAME(dots)(const Query *query, const int queries, const float *keys, int64_t width, float scale, float *out,
-                       int64_t ld) {
+INLINE void NAME(dots)(const Query *query, const int queries, const float *keys, const float *ahead, int64_t width,
+                       float scale, float *out, int64_t ld) {
     vf even[QT][NP], odd[QT][NP];
     for (int n = 0; n < queries; n++)
         for (int j = 0; j < NP; j++) even[n][j] = odd[n][j] = SET(0.0f);
     int64_t d = 0;
     for (; d + 2 <= width; d += 2) {
-        PREFETCH(keys + d * PAGE, PAGE * 8);
+        __builtin_prefetch(ahead + d * PAGE); /* a line is 16 numbers */
+        __builtin_prefetch(ahead + (d + 1) * PAGE);
         for (int j = 0; j < NP; j++) {
             vf first = LOADF(keys + d * PAGE + j * VL), second = LOADF(keys + (d + 1) * PAGE + j * VL);
             for (int n = 0; n < queries; n++) {
@@ -1289,12 +1290,12 @@ static UNUSED void NAME(softmax)(const Query *query, float *s, int32_t base, int
 }
 
 /* A page's part of some columns of the sum, onto what is there. */
-INLINE void NAME(mix_page)(float *out, const float *value, const float *weight, int32_t begin, int32_t count, int64_t width,
-                           const int vectors) {
+INLINE void NAME(mix_page)(float *out, const float *value, const float *ahead, const float *weight, int32_t begin,
+                           int32_t count, int64_t width, const int vectors) {
     vf acc[4];
     for (int j = 0; j < vectors; j++) acc[j] = LOADF(out + j * VL);
     for (int32_t t = begin; t < count; t++) {
-        PREFETCH(value + t * width, vectors * VBYTES);
+        for (int byte = 0; byte < vectors * VBYTES; byte += 64) __builtin_prefetch((const char *)(ahead + t * width) + byte);
         for (int j = 0; j < vectors; j++) acc[j] = FMA(LOADF(value + t * width + j * VL), SET(weight[t]), acc[j]);
     }
     for (int j = 0; j < vectors; j++) STOREF(out + j * VL, acc[j]);
@@ -1305,23 +1306,32 @@ static void NAME(attend_row)(const Query *query, int heads, int group, const int
                              int64_t width, float scale, int64_t distances, float *scratch, int64_t ld) {
     int32_t first = query->first, last = query->last, base = first / PAGE * PAGE, total = last / PAGE * PAGE + PAGE - base;
     for (int32_t at = 0; at < total; at += PAGE) {
-        const float *page = (const float *)(intptr_t)pages[(base + at) / PAGE] + keys;
-        for (int n = 0; n < heads; n++)
-            NAME(dots)(query + n, 1, page + n / group * PAGE * width, width, scale, scratch + n * ld + at, ld);
+        const int64_t *address = pages + (base + at) / PAGE;
+        const float *page = (const float *)(intptr_t)address[0] + keys;
+        const float *next = at + PAGE < total ? (const float *)(intptr_t)address[1] + keys : page;
+        for (int n = 0; n < heads; n++) {
+            const float *own = page + n / group * PAGE * width, *ahead = n + group < heads ? own + PAGE * width : next;
+            NAME(dots)(query + n, 1, own, ahead, width, scale, scratch + n * ld + at, ld);
+        }
     }
     for (int n = 0; n < heads; n++) {
         NAME(softmax)(&query[n], scratch + n * ld, base, total, distances);
         memset(query[n].out, 0, (size_t)width * 4);
     }
     for (int32_t at = 0; at < total; at += PAGE) {
-        const float *page = (const float *)(intptr_t)pages[(base + at) / PAGE] + values;
+        const int64_t *address = pages + (base + at) / PAGE;
+        const float *page = (const float *)(intptr_t)address[0] + values;
+        const float *next = at + PAGE < total ? (const float *)(intptr_t)address[1] + values : page;
         int32_t begin = base + at < first ? first - base - at : 0, count = last - base - at < PAGE ? last - base - at + 1 : PAGE;
         for (int n = 0; n < heads; n++) {
             const float *value = page + n / group * PAGE * width, *weight = scratch + n * ld + at;
+            const float *ahead = n + group < heads ? value + PAGE * width : next;
             float *out = query[n].out;
             int64_t column = 0;
-            for (; column + 4 * VL <= width; column += 4 * VL) NAME(mix_page)(out + column, value + column, weight, begin, count, width, 4);
-            for (; column + VL <= width; column += VL) NAME(mix_page)(out + column, value + column, weight, begin, count, width, 1);
+            for (; column + 4 * VL <= width; column += 4 * VL)
+                NAME(mix_page)(out + column, value + column, ahead + column, weight, begin, count, width, 4);
+            for (; column + VL <= width; column += VL)
+                NAME(mix_page)(out + column, value + column, ahead + column, weight, begin, count, width, 1);
             for (; column < width; column++)
                 for (int32_t t = begin; t < count; t++) out[column] = FMA1(value[t * width + column], weight[t], out[column]);
         }
@@ -1338,8 +1348,11 @@ INLINE void NAME(attend_tile)(const Query *query, const int queries, const int64
         last = query[n].last > last ? query[n].last : last;
     }
     int32_t base = first / PAGE * PAGE, total = last / PAGE * PAGE + PAGE - base;
-    for (int32_t at = 0; at < total; at += PAGE)
-        NAME(dots)(query, queries, (const float *)(intptr_t)pages[(base + at) / PAGE] + keys, width, scale, scratch + at, ld);
+    for (int32_t at = 0; at < total; at += PAGE) {
+        const float *own = (const float *)(intptr_t)pages[(base + at) / PAGE] + keys;
+        const float *ahead = at + PAGE < total ? (const float *)(intptr_t)pages[(base + at) / PAGE + 1] + keys : own;
+        NAME(dots)(query, queries, own, ahead, width, scale, scratch + at, ld);
+    }
     for (int n = 0; n < queries; n++) NAME(softmax)(&query[n], scratch + n * ld, base, total, distances);
     int64_t column = 0;
     for (; column + 4 * VL <= width; column += 4 * VL)

@@ -34,8 +34,12 @@ class Arena:
 
     def __init__(self, sizes: list[int]) -> None:
         total = sum(-(-size // _LINE) * _LINE for size in sizes)
-        memory = torch.empty(total + _PAGE, dtype=torch.uint8)  # what is not touched costs nothing
-        self._memory = prefer_huge_pages(memory[-memory.data_ptr() % _PAGE :])
+        if total >= _PAGE:  # whole pages; what is not touched costs nothing
+            total = -(-total // _PAGE) * _PAGE
+            memory = torch.empty(total + _PAGE, dtype=torch.uint8)
+            self._memory = prefer_huge_pages(memory[-memory.data_ptr() % _PAGE :][:total])
+        else:
+            self._memory = torch.empty(total, dtype=torch.uint8)
         self._used = 0
 
     def take(self, size: int) -> Tensor:
