@@ -66,8 +66,15 @@ def try_teacher(model: LanguageModel, objective: Objective, views: Sequence[Sequ
         for store, view in enumerate(stores[:1]):
             index = np.arange(min(len(view), _TRIED))
             batch = part.build_batch(view.read(index, store, 0, draw), draw, 0)
-            for term in objective(cast(TrainableModel, model), batch) if len(index) else ():
-                if term.name.startswith(("soft_", "distil_")) and not bool(term.sum.isfinite()):
+            terms = objective(cast(TrainableModel, model), batch) if len(index) else []
+            taught = [term for term in terms if term.name.startswith(("soft_", "distil_"))]
+            if taught and objective.distil.unlabelled and not any(term.count for term in taught):
+                raise UsageError(
+                    f"distil.unlabelled: {part.name} compares answers only where there are labels; set distil.hidden, "
+                    "distil.relations or distil.vectors, or label the texts"
+                )
+            for term in taught:
+                if not bool(term.sum.isfinite()):
                     raise DataError(
                         f"distil.teacher = {objective.distil.teacher}: {term.name} of the first samples is not a "
                         "number; name a teacher that predicts these texts well"

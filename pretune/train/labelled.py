@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from pretune.config import validate
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.recorded import recorded_tasks
+from pretune.interop.metadata import read_metadata
+from pretune.interop.run_folder import check_has_model
 from pretune.interop.tuned_model import labels_of_folder
 from pretune.tasks.shared.records import iterate_examples
 from pretune.tasks.task import AnyTask, Example, Task, data_stats
@@ -61,22 +64,28 @@ class LabelledData:
         task, config = run_task.task_class, _read_config(run_task)
         reader = task(config, tokenizer.vocabulary)
         train = data.train if train_data is None else train_data
+        needs_labels = task.needs_labels and not recipe.distil.unlabelled
         known = data.validation or None if validation_data is None else validation_data
         self.held_out: Holdout | None = None
         self._skipped = {split: SkippedRecords.of(data.columns) for split in ("train", "validation")}
         if known is not None:
-            self.train = _read(reader, train, task.needs_labels, self._skipped["train"])
+            self.train = _read(reader, train, needs_labels, self._skipped["train"])
             self.validation = _read(reader, known, True, self._skipped["validation"])
         else:
-            self.train, groups = _read_groups(reader, train, data, self._skipped["train"])
+            self.train, groups = _read_groups(reader, train, data, self._skipped["train"], needs_labels)
             self.validation = []
-            if recipe.evaluation.samples != 0 or data.asks_for_holdout:  # else nothing would look at it
+            if recipe.distil.unlabelled:
+                _check_no_holdout(recipe)
+            elif recipe.evaluation.samples != 0 or data.asks_for_holdout:  # else nothing would look at it
                 self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
         if self.held_out is not None:
             self.train, self.validation = self.held_out.train, self.held_out.validation
-        resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
+        if recipe.distil.unlabelled:
+            resolved = _config_of_teacher(reader, recipe)
+        else:
+            resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
-        self.notes: list[str] = self.task.training_notes(self.train)
+        self.notes: list[str] = [] if recipe.distil.unlabelled else self.task.training_notes(self.train)
         self.notes += [part.describe() for part in self._skipped.values() if part and part.count]
         self._length, self._tokenizer = data.length, tokenizer
         self._files = [*map(str, data.validation or ()), *map(str, data.train)]
@@ -181,7 +190,7 @@ def _read(reader: AnyTask, rows: Data, needs_labels: bool, skipped: SkippedRecor
 
 
 def _read_groups(
-    reader: AnyTask, rows: Data, data: DataConfig, skipped: SkippedRecords | None
+    reader: AnyTask, rows: Data, data: DataConfig, skipped: SkippedRecords | None, needs_labels: bool
 ) -> tuple[list[Example], list[str] | None]:
     """Examples, and the group of each where a column names it.
 
@@ -189,11 +198,11 @@ def _read_groups(
         DataError: a bad record, or one without a group.
     """
     if data.group is None:
-        return _read(reader, rows, reader.needs_labels, skipped), None
+        return _read(reader, rows, needs_labels, skipped), None
     examples: list[Example] = []
     groups: list[str] = []
     more = [Column(data.group, "data.group")]
-    for record, example in iterate_examples(reader, rows, reader.needs_labels, skipped, more):
+    for record, example in iterate_examples(reader, rows, needs_labels, skipped, more):
         value = record.get(data.group)
         if is_missing(value) or value == "":
             raise record.error(f"field {data.group!r} is empty", "fill in the group of each row, or leave --group out")
@@ -253,6 +262,32 @@ def _with_known_order(
         return resolved
     config = reader.config.model_copy(update={"labels": tuple(known)})
     return type(reader)(config, reader.vocabulary).resolve_config(examples)
+
+
+def _config_of_teacher(reader: AnyTask, recipe: Recipe) -> Task.Config:
+    """The settings of the teacher's task, where the training texts have no labels to say them.
+
+    Raises:
+        DataError: the teacher was not trained for this task.
+    """
+    folder = Path(recipe.distil.teacher or "")
+    check_has_model(folder)
+    for task in recorded_tasks(read_metadata(folder), folder, reader.vocabulary):
+        if task.name == reader.name:
+            return task.config.model_copy(update={"columns": reader.config.columns})
+    raise DataError(
+        f"distil.teacher = {folder}: was not trained for {reader.name}, so that nothing says what the texts are asked; "
+        "name a teacher of this task, or label some texts and leave distil.unlabelled out"
+    )
+
+
+def _check_no_holdout(recipe: Recipe) -> None:
+    """Raises a UsageError where texts without labels would be held out, on which nothing can be scored."""
+    if recipe.data.asks_for_holdout:
+        raise UsageError(
+            "distil.unlabelled: texts without labels are not held out, as nothing can be scored on them; name labelled "
+            "ones with --validation, and leave --holdout out"
+        )
 
 
 def _digest(rows: Sequence[Encoded]) -> str:

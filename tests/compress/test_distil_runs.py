@@ -201,6 +201,32 @@ def test_a_teacher_of_another_order_of_labels_teaches_the_same(folder: Path, tmp
     assert np.mean([a == b for a, b in zip(answers, taught, strict=True)]) > 0.85
 
 
+def test_texts_without_labels_are_learned_from_the_teacher_alone(folder: Path, tmp_path: Path) -> None:
+    truth = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in truth))
+    table = {"teacher": str(folder / "judge"), "unlabelled": True, "temperature": 1.0}
+    shape = {"family": "bert", "size": "tiny", "overrides": SHAPE}
+    base = classified(folder, tmp_path / "run", texts, model=shape, distil=table, budget={"steps": 90})
+    finetune(base)
+    model = pretune.load(tmp_path / "run", device="cpu")
+    answers = [answer["label"] for answer in model.predict([row["text"] for row in truth])]
+    assert np.mean([a == row["label"] for a, row in zip(answers, truth, strict=True)]) > 0.85
+    with pytest.raises(UsageError, match=r"distil.unlabelled: texts without labels are not held out.*--validation"):
+        finetune(
+            validate(
+                Recipe,
+                merge(base.model_dump(mode="json"), {"data": {"holdout": 0.2}, "output": str(tmp_path / "held")}),
+                "recipe",
+            )
+        )
+    with pytest.raises(UsageError, match=r"unlabelled texts are learned from a teacher alone"):
+        classified(folder, tmp_path / "run", texts, distil={**table, "labels": 1.0})
+    with pytest.raises(DataError, match=r"was not trained for classification"):
+        finetune(classified(folder, tmp_path / "other", texts, model=shape,
+                            distil={**table, "teacher": str(folder / "teacher")}))  # fmt: skip
+
+
 def test_a_baseline_is_trained_beside_it(folder: Path, tmp_path: Path) -> None:
     base = judged(folder, tmp_path / "run", baseline=True)
     with pytest.raises(UsageError, match=r"distil.baseline.*--validation"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,6 +41,7 @@ class DistilConfig(Config):
         teacher: folder of the model to learn from; nothing is distilled without one.
         student: which layers of the model that the run starts from are the student.
         labels: factor of the ordinary loss on labels; 0 learns from the teacher's answers alone.
+        unlabelled: the training texts have no labels, so that `labels` is 0; the task is set as the teacher's was.
         soft: weight of soft targets, the divergence of the student's answers from the teacher's.
         temperature: that softens both before they are compared; the term is multiplied by its square.
         hidden: weight of the squared distance of hidden states, layer by layer.
@@ -60,6 +62,7 @@ class DistilConfig(Config):
     teacher: str | None = None
     student: StudentConfig = Field(default_factory=StudentConfig)
     labels: float = Field(1.0, ge=0, allow_inf_nan=False)
+    unlabelled: bool = False
     soft: float = Field(1.0, ge=0, allow_inf_nan=False)
     temperature: float = Field(2.0, gt=0, allow_inf_nan=False)
     hidden: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -83,8 +86,17 @@ class DistilConfig(Config):
         """Whether a teacher is asked anything."""
         return self.teacher is not None and bool(self.weights)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_labels(cls, tree: Any) -> Any:
+        if isinstance(tree, Mapping) and tree.get("unlabelled") is True and "labels" not in tree:
+            return {**tree, "labels": 0.0}
+        return tree
+
     @model_validator(mode="after")
     def _something(self) -> DistilConfig:
+        if self.unlabelled and (self.labels or self.teacher is None):
+            raise ValueError("unlabelled texts are learned from a teacher alone: name it, and leave labels at 0")
         if self.teacher is not None and not self.labels and not self.weights:
             raise ValueError("all weights are 0, so that nothing is learned; set soft, or labels")
         if self.layer_map and not (self.hidden or self.attention):
