@@ -359,6 +359,13 @@ def test_t5_shares_biases() -> None:
         structure.prune_heads(model, {0: [1]})
 
 
+def test_parts_that_are_not_known() -> None:
+    model = small()
+    model.stack.blocks[1].feedforward = torch.nn.Identity()
+    with pytest.raises(UsageError, match=r"stack.blocks.1.feedforward is a Identity.*prune layers"):
+        apply(model, inner=0.5)
+
+
 def test_a_family_that_says_no_sizes(tmp_path: Path) -> None:
     """A user's own family without SIZE_FIELDS is told what to add; with them it is pruned like ours."""
     text = (

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune import config as configuration
 from pretune.compress.pruning.structure import (
+    AnyAttention,
+    AnyFeedForward,
     attentions,
     check_bricks,
     check_heads,
@@ -63,7 +65,28 @@ def check_part(model: LanguageModel, part: Part) -> Mapping[str, SizeFields]:
                 f"prune: {part}: the config.json of a {model.family} cannot say it ({reason}), so that no other "
                 f"software could open the result; {_REMEDIES[part]}"
             )
+        for number, block in enumerate(own[path].blocks):
+            _check_known(f"{path}.blocks.{number}", block, part)
     return {path: fields[path] for path in own}
+
+
+def _check_known(path: str, block: nn.Module, part: Part) -> None:
+    """Refuses a layer whose parts are not known, such as one with experts.
+
+    Raises:
+        UsageError: it is one.
+    """
+    feedforward, attention = getattr(block, "feedforward", None), getattr(block, "attention", None)
+    if part == "inner" and not isinstance(feedforward, AnyFeedForward):
+        what, name = feedforward, "feedforward"
+    elif part == "heads" and not isinstance(attention, AnyAttention):
+        what, name = attention, "attention"
+    else:
+        return
+    raise UsageError(
+        f"prune: {part}: {path}.{name} is a {type(what).__name__}, of which it is not known how it is made smaller; "
+        "prune layers"
+    )
 
 
 def remaining(count: int, rate: float, multiple: int = 1) -> int:
