@@ -25,7 +25,7 @@ _ROUNDS = 9
 _BATCH = 64  # texts of a forward
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "layers": {"layers": 0.34},
-    "layers-loss": {"layers": 0.34, "importance": "loss"},
+    "layers-gradient": {"layers": 0.34, "importance": "gradient"},
     "inner": {"inner": 0.5},
     "inner-2-rounds": {"inner": 0.5, "rounds": 2},
     "layers-inner": {"layers": 0.17, "inner": 0.25},

@@ -4,10 +4,10 @@
     pretune compress prune MODEL --inner 0.33 --calibration labels.csv --train labels.csv --output smaller
     pretune compress prune MODEL --sparsity wanda --rate 0.5 --calibration texts.txt --output sparse
 
-The first three give a plain model of the family with smaller numbers in its `config.json`, which computes less and is
-trained again afterwards. What is removed is what matters least to the loss of the model's own objective or task, by
-first-order importance (see `pruning.importance`). Removing single weights (`sparsity`) sets them to zero: the model has
-its old shapes and its old speed.
+The first two, and `--heads`, give a plain model of the family with smaller numbers in its `config.json`, which computes
+less and is trained again afterwards. What is removed is what matters least to the loss of the model's own objective or
+task: heads and inner values by first-order importance, layers by the loss without each (see `pruning.importance`).
+Removing single weights (`sparsity`) sets them to zero: the model has its old shapes and its old speed.
 
 Source: Molchanov et al. 2019, arXiv 1906.10771; Michel et al. 2019, arXiv 1905.10650; layers: Sajjad et al. 2020, arXiv
 2004.03844.
@@ -54,7 +54,7 @@ class Config(configuration.Config):
         heads: fraction of the heads of each attention; of heads that share keys, of the groups.
         inner: fraction of the inner width of each feed-forward.
         multiple: that the inner width stays a multiple of, as products and formats of weights want it.
-        importance: how layers are judged: by the gradient of a gate before each, or by the loss without each.
+        importance: how layers are judged: by the loss without each, or to first order, by the gradient of a gate.
         rounds: in how many steps parts are removed, with a training run after each where one is asked for.
         sparsity: how weights are chosen that become zero: a file of `compress/sparsity`, or a user's own.
         rate: fraction of the weights of each projection that become zero.
@@ -65,7 +65,7 @@ class Config(configuration.Config):
     heads: float = Field(0.0, ge=0.0, lt=1.0)
     inner: float = Field(0.0, ge=0.0, lt=1.0)
     multiple: int = Field(32, ge=1, le=4096)
-    importance: Literal["gradient", "loss"] = "gradient"
+    importance: Literal["loss", "gradient"] = "loss"
     rounds: int = Field(1, ge=1, le=64)
     sparsity: str | None = None
     rate: float = Field(0.5, gt=0.0, lt=1.0)

@@ -316,7 +316,7 @@ def test_a_loss_that_is_no_number() -> None:
     model = small()
     with torch.no_grad():
         model.stack.blocks[1].feedforward.up.weight[0, 0] = float("nan")  # type: ignore[union-attr,index]
-    for fields in ({"inner": 0.5}, {"layers": 0.5, "importance": "loss"}):
+    for fields in ({"inner": 0.5}, {"layers": 0.5}, {"layers": 0.5, "importance": "gradient"}):
         with pytest.raises(DataError, match=r"the loss of calibration batch 0 is nan.*earlier checkpoint"):
             apply(model, **fields)
 
