@@ -69,6 +69,7 @@ def test_every_module_imports(installed: Path, tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil, pretune\n"
         "names = [m.name for m in pkgutil.walk_packages(pretune.__path__, 'pretune.')]\n"
+        "names.remove('pretune.native._kernels') if 'pretune.native._kernels' in names else None  # for ctypes\n"
         "for name in names:\n    name.endswith('__main__') or importlib.import_module(name)\n"
         "print(len(names))"
     )

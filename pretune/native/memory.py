@@ -1,7 +1,7 @@
-"""Memory for weights and caches, in pages of 2 MB where the system has them.
+"""Memory for weights, in pages of 2 MB where the system has them.
 
 A token reads all weights once. In pages of 4 KB the processor looks up an address every 100 ns: GPT-2 small in bf16
-takes 10.4 to 17 CPU ms a token so, and 8.9 in pages of 2 MB (`python -m benchmarks.suite.native_products`).
+takes 10.4 to 17 CPU ms a token so, and 8.9 in pages of 2 MB (`python -m benchmarks native_products`).
 """
 
 from __future__ import annotations
