@@ -23,7 +23,7 @@ from pretune.generate.session import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.model import LanguageModel
 
-_LENGTH, _COUNT = 96, 24
+_LENGTH, _COUNT = 160, 40
 Teller = tuple[LanguageModel, list[Batch]]
 
 
@@ -42,7 +42,7 @@ class OwnCalibration(Calibration):
 
 @pytest.fixture(scope="module")
 def teller(data_folder: Path) -> Teller:
-    """The model, and three batches of stories that it told; the last is held out."""
+    """The model, and batches of stories that it told; the last is held out."""
     path = data_folder / "models" / "stories260K" / "hf"
     if not path.is_dir():
         pytest.skip(f"{path} is not there")
@@ -66,7 +66,7 @@ def perplexity(model: LanguageModel, batches: list[Batch]) -> float:
 def pruned(teller: Teller, **fields: Any) -> float:
     """The perplexity on held-out stories after pruning."""
     model, batches = copy.deepcopy(teller[0]), teller[1]
-    calibration = OwnCalibration(tuple(batches[:-1]), None, "stories", 16, 16 * _LENGTH, 16)
+    calibration = OwnCalibration(tuple(batches[:-1]), None, "stories", 32, 32 * _LENGTH, 32)
     context = CompressContext(None, Draw(0), calibration)  # type: ignore[arg-type]
     return perplexity(prune.apply(model, prune.Config(**fields), context), batches)
 
