@@ -83,7 +83,7 @@ def summary(record: Mapping[str, Any]) -> Table:
     from pretune.report.compression import comparison
     from pretune.table import Table
 
-    return Table(["", "before", "after", "change"], comparison(record))
+    return Table(["", "before", "after", "change"], comparison(record, is_brief=True))
 
 
 def next_command(record: Mapping[str, Any], output: str) -> str:

@@ -195,6 +195,8 @@ def _by_layers(model: LanguageModel, plan: _Plan) -> None:
             for site in group.sites:
                 _round(plan, site, group.inputs)
         context.progress(number + 1, total, "layers")
+        if len(plan.packed) == len(plan.sites):
+            break  # what comes after the last place is of no use
 
 
 def _groups(layer: Layer, sites: Sequence[Site]) -> Iterable[InputGroup]:

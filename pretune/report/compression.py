@@ -68,8 +68,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def comparison(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What was measured: name, before, after, change."""
+def comparison(record: Mapping[str, Any], *, is_brief: bool = False) -> list[tuple[str, str, str, str]]:
+    """What was measured: name, before, after, change.
+
+    Args:
+        is_brief: scores of single labels are left out.
+    """
     before, after = _tree(record, "before"), _tree(record, "after")
     rows = [("size of the weights", *_pair(before, after, "bytes", _size, "x"))]
     rows.append(("weights", *_pair(before, after, "weights", _count, "x")))
@@ -78,7 +82,8 @@ def comparison(record: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ratio = f"{float(speed['ratio']):.2f} x"
         rows.append(("tokens a second", _count(speed["before"]), _count(speed["after"]), ratio))
     first, second = _tree(before, "scores"), _tree(after, "scores")
-    for name in [name for name in first if name in second and not name.startswith("predictions/")]:
+    left_out = ("predictions/", "count/", *(("precision/", "recall/", "f1/") if is_brief else ()))
+    for name in [name for name in first if name in second and not name.startswith(left_out)]:
         a, b = float(first[name]), float(second[name])
         if name.startswith("perplexity/"):
             rows.append((metric_name(name), f"{a:.3f}", f"{b:.3f}", f"{b / a - 1:+.2%}"))

@@ -59,6 +59,10 @@ def test_everything_that_was_measured_stands_beside_what_it_was() -> None:
     assert rows["loss/clm"][2] == "+0.0488"
     assert rows["accuracy/clm"][2] == "-1.00 points"
     assert not any(name.startswith("predictions") for name in rows)
+    scores = {"f1/cat": 0.5, "count/cat": 3.0, "accuracy": 0.5}
+    labelled = _record(before={"bytes": 4, "scores": scores}, after={"bytes": 1, "scores": scores})
+    assert {"f1/cat", "accuracy"} <= {row[0] for row in comparison(labelled)}
+    assert "f1/cat" not in {row[0] for row in comparison(labelled, is_brief=True)}
 
 
 def test_the_page_draws_errors_by_layer_and_escapes_what_it_shows() -> None:
