@@ -117,7 +117,7 @@ def test_a_vocabulary_in_parts_gives_the_same_value_and_gradients(chunk: int, mo
 
 
 def test_a_vocabulary_under_autocast_has_gradients_for_its_weights() -> None:
-    """A copy in bf16 that autocast made where no gradients are kept must not be used."""
+    """Also where autocast has made a copy of them before, without gradients."""
     student, teacher = nn.Linear(4, 11), nn.Linear(4, 11)
     rows, expected = run(20, 4), run(20, 4, seed=1).detach()
     with torch.autocast("cpu", torch.bfloat16):

@@ -109,16 +109,10 @@ def vocabulary_targets(
     sizes = [len(parameter) for parameter in student.parameters() if parameter.dim() == 2]
     size = max(1, _CHUNK // max(sizes, default=1))
 
-    device = rows.device.type
-    autocast = torch.autocast(  # without its cache, where a copy of a weight may be one that no gradient reaches
-        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device), cache_enabled=False
-    )
-
     def part(some: Tensor, chosen: slice) -> Tensor:
-        with autocast:
-            with torch.no_grad():
-                target = teacher(expected[chosen])
-            return soft_targets(student(some), target, temperature)
+        with torch.no_grad():
+            target = teacher(expected[chosen])
+        return soft_targets(student(some), target, temperature)
 
     total: Tensor = _Summed.apply(part, size, rows, *(p for p in student.parameters() if p.requires_grad))  # type: ignore[no-untyped-call]
     return total
