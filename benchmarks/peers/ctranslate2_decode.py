@@ -26,6 +26,7 @@ def setup(
 
     target = Path(folder) / f"ctranslate2-{format}"
     if not (target / "model.bin").exists():
+        target.mkdir(parents=True, exist_ok=True)
         _convert(Path(model)).save(str(target))
     generator: Any = ctranslate2.Generator(
         str(target), device="cpu", compute_type=format, inter_threads=1, intra_threads=threads
@@ -79,7 +80,7 @@ def _convert(folder: Path) -> Any:
         norm(layer.ffn.layer_norm, f"h.{n}.ln_2")
         linear(layer.ffn.linear_0, f"h.{n}.mlp.c_fc")
         linear(layer.ffn.linear_1, f"h.{n}.mlp.c_proj")
-    spec.unk_token = spec.config.unk_token = "w0"
+    spec.config.unk_token = "w0"
     spec.config.bos_token = spec.config.eos_token = "w0"
     spec.register_vocabulary([f"w{n}" for n in range(size)])
     spec.validate()
