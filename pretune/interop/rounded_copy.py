@@ -15,22 +15,25 @@ from pretune.nn.vocabulary import Vocabulary
 
 
 @torch.no_grad()
-def rounded_copy(model: LanguageModel, type: str) -> LanguageModel:
+def rounded_copy(model: LanguageModel, type: str, *, vocabulary: bool = True) -> LanguageModel:
     """The model with rounded values; the model itself where nothing is rounded.
 
     Args:
         type: `int8`, `q8_0` or `q4_0`, whose vocabulary has q8_0; anything else rounds nothing.
+        vocabulary: round the vocabulary and the heads too, and not only the layers of the stacks.
     """
     if type not in ("int8", "q8_0", "q4_0"):
         return model
     out = copy.deepcopy(model)
     visited: set[int] = set()
-    for _, brick in named_bricks(out):
+    for name, brick in named_bricks(out):
+        if not vocabulary and ".blocks." not in name:
+            continue
         if isinstance(brick, Projection) and stored_format(brick) is None:
             _round(brick.weight, type, visited)
         elif isinstance(brick, Vocabulary):
             _round(brick.weight, "q8_0" if type == "q4_0" else type, visited)
-    for head in out.heads.values():
+    for head in out.heads.values() if vocabulary else ():
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor):
             _round(weight, "q8_0" if type == "q4_0" else type, visited)
