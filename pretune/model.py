@@ -395,7 +395,8 @@ class Model:
             DataError: the target lacks what the model has, or what was read back differs; nothing was written.
             MissingPackageError: a package that the target needs is not installed.
         """
-        plain = plain_network(self.network, self._source, self.tokenizer, is_rounded=self._is_bf16)
+        rounded = self._is_bf16
+        plain = plain_network(self.network, self._source, self.tokenizer, is_rounded=rounded, keeps_formats=True)
         return export_to(target, plain, self.tokenizer, Path(output), type, USES)
 
     def export_adapter(self, directory: Path | str) -> ExportedAdapter:

@@ -35,7 +35,7 @@ def read_by_llamacpp(path: Path, export: TargetExport) -> list[str]:
         return []
     tokenizer, writes = export.tokenizer, export.uses is not None and "clm" in export.model.heads
     lines = sample_lines(tokenizer, COUNT)
-    prompts = [line[:24] for line in LINES[:4]] if writes else []
+    prompts = _prompts(export) if writes else []
     answer = _ask(path, {"lines": lines, "prompts": prompts, "new_tokens": _NEW_TOKENS})
     for line, own, theirs in zip(lines, tokenizer.encode_batch(lines), answer["lines"], strict=True):
         expected = tokenizer.vocabulary.add_special_tokens(own)[0].tolist()
@@ -47,6 +47,12 @@ def read_by_llamacpp(path: Path, export: TargetExport) -> list[str]:
             _check_text(prompt, text, theirs, _TIE[export.type], tokenizer.vocabulary.size)
     texts = f", the same greedy text for {len(prompts)} prompts" if prompts and export.type in _TIE else ""
     return [f"llama.cpp ({PACKAGE} {answer['version']}) opened it: the same ids for {len(lines):,} lines{texts}"]
+
+
+def _prompts(export: TargetExport) -> list[str]:
+    """Beginnings of lines after which the model has room to write."""
+    most = (export.model.max_length or 1 << 20) - _NEW_TOKENS - 2
+    return [line[:24] for line in LINES[:4] if len(export.tokenizer.encode(line[:24])) <= most]
 
 
 def _check_text(prompt: str, ours: Sequence[int], theirs: dict[str, Any], tie: float, size: int) -> None:

@@ -17,9 +17,7 @@ from pretune.nn.activation import ACTIVATIONS, Activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, ParallelBlock
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
-from pretune.nn.prefix import NO_PREFIX
 from pretune.nn.projection import ProjectionBrick, named_bricks
-from pretune.nn.prompt import NO_PROMPT
 from pretune.nn.stack import Stack
 from pretune.nn.tuned import Nothing
 from pretune.nn.vocabulary import VocabularyBrick
@@ -36,7 +34,7 @@ def refuse_surgery(model: LanguageModel) -> str | None:
             if reason is not None:
                 return f"{name}: {reason}"
     for embedding in [model.embedding, *([model.encoder.embedding] if isinstance(model, EncoderDecoder) else [])]:
-        if embedding.prompt is not NO_PROMPT:
+        if embedding.prompt.length:
             length = embedding.prompt.length
             return f"a prompt of {length} vectors stands before every text, which it cannot do; use pretune's files"
     for name, brick in named_bricks(model):
@@ -67,7 +65,7 @@ def _odd_block(block: nn.Module) -> str | None:
     for attention in attentions:
         if not isinstance(attention, Attention):
             return f"{type(attention).__name__} is no attention that other engines have; use the files of pretune"
-        if attention.prefix is not NO_PREFIX:
+        if attention.prefix.length:
             return "a prefix of learned keys stands before every text, which it does not have; use the files of pretune"
     if type(block.feedforward) not in (FeedForward, GatedFeedForward):
         return f"its feed-forward is a {type(block.feedforward).__name__}; {_MERGE}"
