@@ -103,6 +103,8 @@ class DecodingFlags:
         length_penalty: exponent of the length by which a beam's score is divided.
         repetition_penalty: number by which the scores of tokens that came before are divided.
         no_repeat_ngram_size: length of runs of tokens that come once at most.
+        lookup: number of tokens that are guessed at most in a step, from what came before, and checked; the text is the
+            same; 0 for none.
         stop: text that ends a continuation; may be given several times.
         seed: seed of the sampling.
         special_tokens: read names of special tokens in prompts, such as <extra_id_0>, as the tokens; by default where
@@ -120,6 +122,7 @@ class DecodingFlags:
     length_penalty: float | None = None
     repetition_penalty: float | None = None
     no_repeat_ngram_size: int | None = None
+    lookup: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
     special_tokens: Special = None

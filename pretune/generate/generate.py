@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.defaults import end_tokens, resolve_options, stated_constraints
+from pretune.generate.lookup import LOOKUP, PromptLookup
 from pretune.generate.options import Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
 from pretune.generate.sample import keys, sample
@@ -32,6 +33,7 @@ from pretune.generate.session import (
     context_length,
     max_new_tokens_left,
 )
+from pretune.generate.shared_prefix import read_prompts
 from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
@@ -231,46 +233,78 @@ class _PromptBatch:
             raise non_finite("a score of a token", self.first + prompts[row], self.total, text, "prompt")
 
     def tokens(self, draws: Sequence[Draw]) -> Stream:
-        """Decodes greedily or by sampling."""
+        """Decodes greedily or by sampling; guessed tokens are kept as far as they are what is chosen."""
         texts, prompts = self.texts(), self.read()
         generated: list[list[int]] = [[] for _ in self.prompts]
-        reasons: list[Reason] = ["length"] * len(texts)
+        reasons: list[Reason | None] = [None] * len(texts)
+        lookups = self.lookups(prompts)
         live = list(range(len(texts)))
-        logits = self.session.read(self.prompts)
-        for step in range(max(self.limits)):
-            self.check(logits, live)
-            logits = self.processor(
-                logits,
-                [prompts[n] for n in live],
-                [generated[n] for n in live],
-                [self.limits[n] for n in live],
-            )
-            if self.config.temperature:
-                chosen = sample(logits, self.config, [draws[n] for n in live], step)
-            else:
-                chosen = logits.argmax(dim=1)
-            stay: list[int] = []
-            for row, (n, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
-                generated[n].append(token)
-                reason, piece = self._advance(n, token, texts[n], len(generated[n]))
-                if piece:
-                    yield self.first + n, piece
-                if reason is None:
-                    stay.append(row)
-                else:
-                    reasons[n] = reason
-            if not stay:
-                break
-            if len(stay) < len(live):
-                live = [live[row] for row in stay]
-                kept = torch.tensor(stay, device=chosen.device)
-                self.session.select(kept)
-                chosen = chosen[kept]
-            logits = self.session.feed(chosen)
+        guesses: list[list[int]] = [[] for _ in live]
+        logits = read_prompts(self.session, self.prompts)
+        while live:
+            first = list(accumulate((1 + len(guess) for guess in guesses), initial=0))
+            right = [0] * len(live)
+            rows = list(range(len(live)))
+            while rows:
+                at = [first[row] + right[row] for row in rows]
+                fits = logits if len(at) == len(logits) else logits[at]
+                chosen = self._choose(fits, [live[row] for row in rows], prompts, generated, draws)
+                unsure, rows = rows, []
+                for row, token in zip(unsure, chosen, strict=True):
+                    n = live[row]
+                    generated[n].append(token)
+                    reasons[n], piece = self._advance(n, token, texts[n], len(generated[n]))
+                    if piece:
+                        yield self.first + n, piece
+                    if reasons[n] is None and guesses[row][right[row] : right[row] + 1] == [token]:
+                        right[row] += 1
+                        rows.append(row)
+            if any(guesses):
+                fed = zip(self.session.lengths, guesses, right, strict=True)
+                self.session.truncate([length - len(guess) + kept for length, guess, kept in fed])
+            for n, guess, kept in zip(live, guesses, right, strict=True):
+                lookups[n].learn(len(guess), generated[n], kept)
+            stay = [row for row, n in enumerate(live) if reasons[n] is None]
+            if 0 < len(stay) < len(live):
+                self.session.select(torch.tensor(stay, device=logits.device))
+            live = [live[row] for row in stay]
+            guesses = [lookups[n].guess(self.limits[n] - len(generated[n]) - 1) for n in live]
+            if any(guesses):
+                logits = self.session.feed_runs(
+                    [[generated[n][-1], *guess] for n, guess in zip(live, guesses, strict=True)]
+                )
+            elif live:
+                logits = self.session.feed(torch.tensor([generated[n][-1] for n in live], device=logits.device))
         return [
-            Continuation(text.text, ids, reason, len(prompt))
+            Continuation(text.text, ids, reason or "length", len(prompt))
             for text, ids, reason, prompt in zip(texts, generated, reasons, self.prompts, strict=True)
         ]
+
+    def lookups(self, prompts: Sequence[Prompt]) -> list[PromptLookup]:
+        """What guesses the tokens of each text; nothing where guesses could change it."""
+        limit = LOOKUP if self.config.lookup is None else self.config.lookup
+        if limit and not self.session.is_exact:
+            if self.config.lookup is not None and not self.first:
+                _log.warning("lookup = %d has no effect: torch's kernels give other logits for several tokens", limit)
+            limit = 0
+        before = [p.begun if self.session.start is None else [*p.read, *p.begun] for p in prompts]
+        return [PromptLookup.of(tokens, limit) for tokens in before]
+
+    def _choose(
+        self,
+        logits: Tensor,
+        texts: list[int],
+        prompts: Sequence[Prompt],
+        generated: Sequence[list[int]],
+        draws: Sequence[Draw],
+    ) -> list[int]:
+        """The next token of some texts. Shape: logits: (N, V)."""
+        self.check(logits, texts)
+        written = [generated[n] for n in texts]
+        logits = self.processor(logits, [prompts[n] for n in texts], written, [self.limits[n] for n in texts])
+        if not self.config.temperature:
+            return logits.argmax(dim=1).tolist()
+        return sample(logits, self.config, [draws[n] for n in texts], list(map(len, written))).tolist()
 
     def _advance(self, n: int, token: int, text: TextStream, length: int) -> tuple[Reason | None, str]:
         """Returns why the sequence ends with this token, if it does, and the text that is now certain."""
@@ -302,7 +336,7 @@ class _PromptBatch:
             tail = self.tokenizer.decode(tokens[-4 * window :]) if stop else ""
             return any(text in tail for text in stop)
 
-        logits = self.session.read(self.prompts)
+        logits = read_prompts(self.session, self.prompts)
         prompts = self.read()
         best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, prompts, self.check)
         out = []

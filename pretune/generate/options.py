@@ -12,6 +12,7 @@ from pretune.config import Config
 
 MAX_BEAMS = 4096
 MAX_PENALTY = 32.0  # an exponent of the length, which stays in range for any length
+MAX_LOOKUP = 256
 Reason = Literal["end", "stop", "length", "context"]
 
 
@@ -35,6 +36,8 @@ class GenerateConfig(Config):
         length_penalty: a finished hypothesis scores log probability / tokens ** length_penalty.
         early_stopping: beam search ends as soon as `beams` hypotheses are finished; `never` ends it only when none can
             become better.
+        lookup: at most this many tokens are guessed in a step, from what came before, and kept where the model chooses
+            them too, so that the text is the same; 0: none; None: 16 where decoding by kernels makes it exact.
         stop: texts that end the continuation, and are not part of it, wherever token borders fall.
         seed: key of the sampling; the same seed and prompt give the same text, alone or in a batch.
         special_tokens: names of special tokens in a prompt, such as `<extra_id_0>`, are the tokens and not their
@@ -56,6 +59,7 @@ class GenerateConfig(Config):
     beams: int = Field(default=1, ge=1, le=MAX_BEAMS)
     length_penalty: float = Field(default=1.0, ge=-MAX_PENALTY, le=MAX_PENALTY)
     early_stopping: bool | Literal["never"] = False
+    lookup: int | None = Field(default=None, ge=0, le=MAX_LOOKUP)
     stop: tuple[str, ...] = ()
     seed: int = 0
     special_tokens: bool | None = None
@@ -67,6 +71,8 @@ class GenerateConfig(Config):
             raise ValueError("top_k, top_p and min_p restrict sampling: set temperature above 0, such as 1.0")
         if self.beams > 1 and self.temperature > 0:
             raise ValueError("beam search does not sample: set temperature to 0, or beams to 1")
+        if self.beams > 1 and self.lookup:
+            raise ValueError("beam search does not guess tokens: set lookup to 0, or beams to 1")
         if "" in self.stop:
             raise ValueError("a stop text is empty")
         return self
@@ -89,6 +95,7 @@ class GenerateOptions(TypedDict, total=False):
     beams: int
     length_penalty: float
     early_stopping: bool | Literal["never"]
+    lookup: int
     stop: str | Sequence[str]
     seed: int
     special_tokens: bool

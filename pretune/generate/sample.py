@@ -33,13 +33,15 @@ def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
     return out
 
 
-def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: int) -> Tensor:
-    """Draws one token for each row, by inverting the cumulative distribution at the row's uniform number of this step.
+def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], steps: Sequence[int]) -> Tensor:
+    """Draws one token for each row, by inverting the cumulative distribution at the row's uniform number of its step.
 
     Shape:
-        logits: (N, V) fp32; draws: N keys; return: (N,) int64.
+        logits: (N, V) fp32; draws: N keys; steps: N, tokens written before; return: (N,) int64.
     """
-    uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
+    uniform = torch.tensor(
+        [float(draw.uniform(step)) for draw, step in zip(draws, steps, strict=True)], dtype=torch.float64
+    )
     if config.temperature < _COLD:
         logits = logits - logits.amax(dim=-1, keepdim=True)
     scaled = top_k_top_p(logits / max(config.temperature, _COLDEST), config.top_k, config.top_p)

@@ -116,6 +116,13 @@ class DecodingSession:
             return logits_of(self._native.step([[token] for token in tokens.tolist()]))
         return self._forward(tokens, [1] * len(tokens))
 
+    def extend(self, runs: Sequence[Sequence[int]]) -> Tensor:
+        """Feeds several more tokens for each row. Shape: return: (N, V) fp32 logits of the token after each run."""
+        if self._native is not None:
+            return logits_of(self._native.step(runs))
+        tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
+        return self._forward(tokens, [len(run) for run in runs])
+
     def feed_runs(self, runs: Sequence[Sequence[int]]) -> Tensor:
         """Feeds several more tokens for each row. Shape: return: (sum of the runs' lengths, V) fp32 logits."""
         if self._native is not None:

@@ -16,4 +16,4 @@ def test_cold_is_greedy(temperature: float, more: dict[str, float]) -> None:
     logits = torch.tensor([[1.0, 5.0, 3.0, -torch.inf], [-4.0, -9.0, -2.0, -2.5]])
     config = GenerateConfig(temperature=temperature, **more)  # type: ignore[arg-type]
     for step in range(20):
-        assert sample(logits, config, [Draw(0), Draw(1)], step).tolist() == [1, 2]
+        assert sample(logits, config, [Draw(0), Draw(1)], [step] * 2).tolist() == [1, 2]

@@ -26,7 +26,7 @@ def test_filters_are_those_of_transformers(k: int, p: float) -> None:
 def test_frequencies_follow_the_distribution() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -20.0]])
     config = GenerateConfig(temperature=0.7)
-    drawn = [int(sample(logits, config, [Draw(3)], step)) for step in range(4000)]
+    drawn = [int(sample(logits, config, [Draw(3)], [step])) for step in range(4000)]
     actual = np.bincount(drawn, minlength=5) / 4000
     assert np.abs(actual - (logits[0] / 0.7).softmax(0).numpy()).max() < 0.025
 
@@ -35,7 +35,7 @@ def test_excluded_tokens_never_come() -> None:
     logits = torch.zeros(1, 100)
     logits[0, [0, 99]] = -torch.inf
     config = GenerateConfig(temperature=1.0)
-    drawn = {int(sample(logits, config, [Draw(n)], 0)) for n in range(2000)}
+    drawn = {int(sample(logits, config, [Draw(n)], [0])) for n in range(2000)}
     assert drawn == set(range(1, 99))
 
 
@@ -65,6 +65,6 @@ def test_min_p_is_that_of_transformers() -> None:
     allowed = set(torch.isfinite(warped[0]).nonzero().flatten().tolist())
     config = GenerateConfig(temperature=1.0, min_p=0.2)
     draws = keys([np.array([n]) for n in range(300)], 0)
-    drawn = set(sample(logits.expand(300, -1), config, draws, 0).tolist())
+    drawn = set(sample(logits.expand(300, -1), config, draws, [0] * len(draws)).tolist())
     assert 1 < len(allowed) < 50
     assert drawn == allowed
