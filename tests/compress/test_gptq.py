@@ -59,8 +59,8 @@ def test_the_algorithm_is_that_of_the_paper(order: str) -> None:
 def test_each_step_lowers_the_error_of_the_output() -> None:
     weight, (x, inputs) = matrix(48, 96), correlated(96)
     plain = rounded("rtn", weight, None)
-    fed_back = rounded("gptq", weight, inputs, passes=0)
-    refined = rounded("gptq", weight, inputs, passes=3)
+    fed_back = rounded("gptq", weight, inputs, order="columns", passes=0)
+    refined = rounded("gptq", weight, inputs, order="columns", passes=3)
     errors = [float((x @ (weight - each).T).square().mean()) for each in (plain, fed_back, refined)]
     assert errors[1] < 0.6 * errors[0]
     assert errors[2] < errors[1]

@@ -37,13 +37,14 @@ class Config(config.Config):
         damp: added to the diagonal of the moments, as a fraction of its mean.
         order: of columns: as they are, whole groups by the size of their inputs, or each column by it.
         search: whether scales are searched; else they are the format's own.
-        passes: how often scales are fitted and levels chosen again afterwards.
+        passes: how often scales are fitted and levels chosen again afterwards, which fits the calibration data closer
+            and so wants many of them (see benchmarks/LOG.md).
     """
 
     damp: float = Field(0.01, gt=0, le=1)
-    order: Literal["none", "groups", "columns"] = "columns"
+    order: Literal["none", "groups", "columns"] = "none"
     search: bool = True
-    passes: int = Field(1, ge=0, le=64)
+    passes: int = Field(0, ge=0, le=64)
 
 
 @torch.no_grad()
