@@ -66,8 +66,8 @@ class UnplannedError(Exception):
 
 
 def is_packed(brick: object) -> TypeGuard[PackedBrick]:
-    """Whether a brick multiplies by a packed matrix; it says so itself."""
-    return bool(getattr(brick, "is_packed", False))
+    """Whether a brick multiplies by a packed matrix, as it says itself, and not one that stands on such a brick."""
+    return bool(getattr(brick, "is_packed", False)) and hasattr(brick, "packed")
 
 
 def as_float(tensor: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "ia3": {},
     "bitfit": {},
 }
+RUNS = [
+    *(("lora", "bert-q4_0"), ("lora", "gpt2-int8"), ("adalora", "gpt2-q8_0"), ("adapter", "bert-q4_0")),
+    *(("prefix", "gpt2-int8"), ("prompt", "bert-q8_0"), ("ia3", "gpt2-int8"), ("bitfit", "bert-q4_0")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +72,7 @@ def run(base: Path, output: Path, method: str, init: str = "bert-q4_0", **over: 
     return Recipe.model_validate(tree)
 
 
-@pytest.mark.parametrize("init", ["bert-q4_0", "gpt2-int8"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "init"), RUNS)
 def test_methods_learn_over_a_rounded_base(base: Path, tmp_path: Path, method: str, init: str) -> None:
     before = fingerprint_of_files(base / init)
     output = pretrain(run(base, tmp_path / "run", method, init))
