@@ -238,6 +238,8 @@ def export_tuned(
     if is_rounded:
         network = read_unrounded(network, source, tokenizer)
     base = find_base(files, source.base) if is_peft(files) else source.base or base_folder(files)
+    if formats_of(network):
+        _log.warning("%s has rounded matrices, which peft and transformers do not open: merge for them instead", base)
     return export_peft(network, directory, base, tokenizer)
 
 

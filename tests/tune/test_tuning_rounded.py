@@ -133,6 +133,16 @@ def test_merging_gives_a_plain_model_and_says_so(
     assert abs(ours - theirs).max() < 1e-4
 
 
+def test_an_adapter_of_peft_says_that_others_cannot_open_its_base(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = pretune.load(pretrain(run(base, tmp_path / "run", "lora")), precision="fp32")
+    model.export_adapter(tmp_path / "adapter")
+    assert "rounded matrices, which peft and transformers do not open" in caplog.text
+    again = pretune.load(tmp_path / "adapter", precision="fp32")
+    assert abs(again.embed(["w1 w2"]) - model.embed(["w1 w2"])).max() < 1e-3
+
+
 def test_bitfit_merges_into_a_rounded_model(base: Path, tmp_path: Path) -> None:
     output = pretrain(run(base, tmp_path / "run", "bitfit"))
     result = pretune.merge(output, tmp_path / "merged")
