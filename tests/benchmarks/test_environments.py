@@ -42,9 +42,14 @@ def replace_pip(monkeypatch: pytest.MonkeyPatch, code: int = 0) -> Pip:
 
 
 def test_every_requirement_is_pinned_and_torch_is_among_them() -> None:
-    for requirements in ENVIRONMENTS.values():
-        assert all(len(requirement.split("==")) == 2 for requirement in requirements)
-        assert "torch==2.13.0" in requirements
+    for name, requirements in ENVIRONMENTS.items():
+        packages_alone = [requirement for requirement in requirements if not requirement.startswith("-")]
+        assert all(len(requirement.split("==")) == 2 for requirement in packages_alone)
+        assert "torch==2.13.0" in requirements or name in ("ctranslate2", "llama.cpp")  # engines of their own
+
+
+def test_options_of_pip_are_no_packages() -> None:
+    assert packages("llama.cpp") == ["numpy", "safetensors", "gguf", "llama-cpp-python"]
 
 
 def test_none_is_this_interpreter() -> None:
