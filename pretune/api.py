@@ -185,8 +185,6 @@ def compress_model(
 ) -> Model:
     """Make a model smaller or faster, in steps; returns the result, with its `compression.json`.
 
-        pretune.compress_model("bert", "quantize", output="small", format="q4_0", values="gptq", calibration="t.txt")
-
     Args:
         model: its folder.
         steps: names of methods, or tables with `method`, its fields, and perhaps `training`, fields of a recipe.

@@ -229,7 +229,7 @@ def check_plain(path: str, brick: object) -> None:
     if type(brick) is not Projection:
         raise UsageError(
             f"prune: {path} is a {type(brick).__name__}, no plain projection: prune first, then quantize; merge an "
-            "adapter before (pretune adapters merge)"
+            "adapter before (pretune merge)"
         )
 
 
