@@ -244,7 +244,7 @@ def _replace(plan: _Plan, config: Config) -> None:
     for site in plan.sites:
         brick = cast(Projection, site.brick)
         packed = PackedMatrix(plan.formats[site.path], plan.packed.pop(site.path), brick.in_features)
-        bias = cast("nn.Parameter | None", brick.bias)
+        bias = cast(nn.Parameter | None, brick.bias)
         site.replace(RoundedProjection(packed, bias, config.inputs))
 
 

@@ -117,7 +117,7 @@ def _packed(site: Site, format: Format, weights: NamedTensors, where: str) -> Pa
 def _brick(site: Site, packed: PackedMatrix, inputs: InputRounding) -> RoundedBrick:
     if not isinstance(site.brick, ProjectionBrick):
         return RoundedVocabulary(packed, inputs)
-    return RoundedProjection(packed, cast("nn.Parameter | None", bias_of(site.brick)), inputs)
+    return RoundedProjection(packed, cast(nn.Parameter | None, bias_of(site.brick)), inputs)
 
 
 def fill_rounded(model: LanguageModel, weights: NamedTensors, where: str) -> None:

@@ -95,7 +95,7 @@ def is_packed(brick: object) -> bool:
 
 def bias_of(brick: ProjectionBrick) -> Tensor | None:
     """The bias that a brick's `dense` gives, without its matrix where that would have to be formed. Shape: (out,)."""
-    return cast("Tensor | None", getattr(brick, "bias")) if hasattr(brick, "bias") else brick.dense()[1]  # noqa: B009
+    return cast(Tensor | None, getattr(brick, "bias")) if hasattr(brick, "bias") else brick.dense()[1]  # noqa: B009
 
 
 def device_of(brick: object) -> torch.device:

@@ -90,7 +90,7 @@ def problem(format: Format, weight: Tensor) -> str | None:
     if not weight.isfinite().all():
         row, column = (~weight.isfinite()).nonzero()[0].tolist()
         return f"it holds {weight[row, column].item()} at row {row}, column {column}; train or copy the model again"
-    own = cast("Callable[[Tensor], str | None] | None", getattr(format, "problem", None))
+    own = cast(Callable[[Tensor], str | None] | None, getattr(format, "problem", None))
     return None if own is None else own(weight)
 
 
@@ -121,7 +121,7 @@ def empty(format: Format, rows: int, width: int) -> dict[str, Tensor]:
 
 def is_finite(format: Format, tensors: Packed) -> bool:
     """Whether packed rows stand for finite values; formats with levels have but to look at their scales."""
-    scales = cast("Callable[[Packed], Tensor] | None", getattr(format, "stored_scales", None))
+    scales = cast(Callable[[Packed], Tensor] | None, getattr(format, "stored_scales", None))
     if scales is not None:
         return bool(scales(tensors).isfinite().all())
     return all(bool(values.isfinite().all()) for _, values in dense_blocks(format, tensors))
