@@ -155,8 +155,8 @@ static void wait_for_change(Team *team, int32_t *word, int32_t old) {
     pthread_mutex_unlock(&team->lock);
 }
 
-static void change(Team *team, int32_t *word) {
-    __atomic_add_fetch(word, 1, __ATOMIC_SEQ_CST);
+static void change(Team *team, int32_t *word, int32_t fresh) {
+    __atomic_store_n(word, fresh, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&team->sleepers, __ATOMIC_SEQ_CST)) {
         pthread_mutex_lock(&team->lock);
         pthread_cond_broadcast(&team->changed);
@@ -173,7 +173,7 @@ static void barrier(Worker *worker) {
     int32_t phase = __atomic_load_n(&team->phase, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->count) {
         __atomic_store_n(&team->arrived, 0, __ATOMIC_RELAXED);
-        change(team, &team->phase);
+        change(team, &team->phase, (int32_t)((uint32_t)phase + 1));
     } else {
         wait_for_change(team, &team->phase, phase);
     }
@@ -189,7 +189,7 @@ typedef void (*Job)(Worker *, void *);
 static struct {
     pthread_mutex_t busy;
     Team team;
-    int32_t started, generation, left; /* helpers; calls so far; helpers still at work */
+    int32_t started, generation, left; /* helpers; calls so far * MAX_THREADS + helpers of this one; those still at work */
     pid_t process;
     Job job;
     void *argument;
@@ -204,7 +204,7 @@ static void *help(void *argument) {
     for (int32_t seen = start.generation;;) {
         wait_for_change(&pool.team, &pool.generation, seen);
         seen = __atomic_load_n(&pool.generation, __ATOMIC_ACQUIRE);
-        if (start.index >= __atomic_load_n(&pool.team.count, __ATOMIC_ACQUIRE)) continue;
+        if (start.index > (int32_t)((uint32_t)seen % MAX_THREADS)) continue; /* one word says both: no call is done twice */
         pool.job(&pool.workers[start.index], pool.argument);
         __atomic_sub_fetch(&pool.left, 1, __ATOMIC_SEQ_CST);
     }
@@ -258,8 +258,9 @@ static int run(Job job, void *argument, int threads) {
             pool.workers[n].count = count;
         }
         __atomic_store_n(&pool.left, count - 1, __ATOMIC_SEQ_CST);
-        __atomic_store_n(&team->count, count, __ATOMIC_SEQ_CST);
-        if (count > 1) change(team, &pool.generation);
+        team->count = count;
+        uint32_t calls = (uint32_t)pool.generation / MAX_THREADS + 1;
+        if (count > 1) change(team, &pool.generation, (int32_t)(calls * MAX_THREADS + (uint32_t)(count - 1)));
         job(&pool.workers[0], argument);
         for (int spins = 0; __atomic_load_n(&pool.left, __ATOMIC_ACQUIRE); spins++)
             if (spins < SPINS) relax(); else usleep(20);
@@ -1560,7 +1561,7 @@ static void NAME(best)(const float *scores, int64_t count, int top, int wants_lo
         return;
     }
     float least = -INFINITY;
-    for (int64_t block = 0; block < count; block += 64) {
+    for (int64_t block = 0; block < count && top; block += 64) {
         int64_t end = block + 64 < count ? block + 64 : count;
         if (held == top) {
             if (top == 1 && least == most) break;
@@ -1608,7 +1609,7 @@ static void NAME(scores)(Worker *worker, const Step *s, const Op *op) {
     Product product = {op->matrix, s->hidden, op->p[0], s->scores, width, count, s->wanted_count, NONE, op->flags, 0};
     NAME(multiply)(worker, &product);
     barrier(worker);
-    for (int n = first; n < last && s->top; n++)
+    for (int n = first; n < last && (s->top || s->wants_log_sum); n++)
         NAME(best)(s->scores + n * count, count, s->top, s->wants_log_sum, s->ids + n * s->top, s->values + n * s->top, s->log_sum + n);
 }
 

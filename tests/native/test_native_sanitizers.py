@@ -22,3 +22,13 @@ def test_nothing_is_touched_that_is_not_its_own(sanitizer: str, tmp_path: Path) 
     result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "scalar" in result.stdout.split()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_each_thread_does_each_call_once(tmp_path: Path) -> None:
+    program = tmp_path / "pool"
+    flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O0", "-pthread")
+    subprocess.run(["gcc", *flags, str(DRIVER.with_name("pool.c")), "-o", str(program), "-lm"], check=True)
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
