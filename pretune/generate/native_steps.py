@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pretune import native
 from pretune.batch import ragged
@@ -87,12 +86,6 @@ def native_model(model: LanguageModel, head: VocabularyHead, vocabulary: int) ->
             _log.info("decoding runs by torch: %s", error)
             known[key] = None
     return known[key]
-
-
-def logits_of(result: StepResult) -> Tensor:
-    """Copies the logits of a step, whose buffer the next step writes. Shape: (M, V) fp32."""
-    assert result.scores is not None
-    return result.scores.clone()
 
 
 class NativeSteps:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pretune.batch import Batch, Layout, ragged
 from pretune.errors import UsageError
-from pretune.generate.native_steps import NativeSteps, logits_of, native_model
+from pretune.generate.native_steps import NativeSteps, native_model
 from pretune.models.model import LanguageModel
 from pretune.nn.grouped import Parts
 from pretune.nn.heads import VocabularyHead
@@ -101,7 +101,7 @@ class DecodingSession:
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
         if self._native is not None:
-            return logits_of(self._native.read(prompts, self.start))
+            return self._native.read(prompts, self.start).scores
         if self.start is not None:
             tokens = torch.full((len(prompts),), self.start, device=self._device)
             source = ragged(prompts)
@@ -113,20 +113,20 @@ class DecodingSession:
     def feed(self, tokens: Tensor) -> Tensor:
         """Feeds one more token for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
         if self._native is not None:
-            return logits_of(self._native.step([[token] for token in tokens.tolist()]))
+            return self._native.step([[token] for token in tokens.tolist()]).scores
         return self._forward(tokens, [1] * len(tokens))
 
     def extend(self, runs: Sequence[Sequence[int]]) -> Tensor:
         """Feeds several more tokens for each row. Shape: return: (N, V) fp32 logits of the token after each run."""
         if self._native is not None:
-            return logits_of(self._native.step(runs))
+            return self._native.step(runs).scores
         tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
         return self._forward(tokens, [len(run) for run in runs])
 
     def feed_runs(self, runs: Sequence[Sequence[int]]) -> Tensor:
         """Feeds several more tokens for each row. Shape: return: (sum of the runs' lengths, V) fp32 logits."""
         if self._native is not None:
-            return logits_of(self._native.step(runs, all_rows=True))
+            return self._native.step(runs, all_rows=True).scores
         tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
         return self._forward(tokens, [len(run) for run in runs], all_rows=True)
 

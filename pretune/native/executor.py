@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import replace
+from threading import Lock
 from typing import Final, Protocol
 
 import torch
@@ -63,7 +63,8 @@ class Executor:
         self._vocabulary, self._hidden_width = head.matrix.out_features, head.matrix.in_features
         self._frequencies = [r.frequencies.detach().float().contiguous() for r in program.rotations]
         self._amplitudes = [r.amplitude for r in program.rotations]
-        self._capacity = self._wanted_capacity = 0
+        self._capacity = 0
+        self._busy = Lock()  # other threads run meanwhile, perhaps with this model, and the buffers are one
 
     def run(
         self,
@@ -97,11 +98,9 @@ class Executor:
         for first in range(0, len(tokens), ROWS_AT_ONCE):
             last = min(first + ROWS_AT_ONCE, len(tokens))
             own = [n - first for n in wanted if first <= n < last]
-            whole = last - first == len(tokens)
-            part = self._run(
-                cache, tokens[first:last], slots[first:last], positions[first:last], own, top, log_sum, cross
-            )
-            parts.append(part if whole else replace(part, scores=part.scores.clone(), hidden=part.hidden.clone()))
+            rows = slice(first, last)
+            with self._busy:
+                parts.append(self._run(cache, tokens[rows], slots[rows], positions[rows], own, top, log_sum, cross))
         for slot, position in zip(slots, positions, strict=True):
             cache.lengths[slot] = position + 1
         return parts[0] if len(parts) == 1 else _joined(parts)
@@ -135,11 +134,10 @@ class Executor:
         rows, count = len(tokens), len(wanted)
         if rows > self._capacity:
             self._allocate(rows)
-        if count > self._wanted_capacity:
-            self._allocate_wanted(count)
         ints = torch.tensor([slots, positions, [*wanted, *([0] * (rows - count))]], dtype=torch.int32)
         ids = torch.empty(count, top, dtype=torch.int64)
         values, sums = torch.empty(count, top), torch.empty(count)
+        scores, hidden = torch.empty(count, self._vocabulary), torch.empty(count, self._hidden_width)
         token_ids = torch.tensor(tokens, dtype=torch.int64)
         step = self._step
         start = ints.data_ptr()
@@ -147,6 +145,7 @@ class Executor:
             token_ids.data_ptr(), start, start + 4 * rows, start + 8 * rows,
         )  # fmt: skip
         step.ids, step.values, step.log_sum = ids.data_ptr(), values.data_ptr(), sums.data_ptr()
+        step.scores, step.hidden = scores.data_ptr(), hidden.data_ptr()
         step.rows, step.wanted_count, step.top, step.wants_log_sum = rows, count, top, int(log_sum)
         table = cache.table
         step.cache.pages, step.cache.stride = table.data_ptr(), table.stride(0)
@@ -158,7 +157,7 @@ class Executor:
             step.cross.pages, step.cross.stride = other.data_ptr(), other.stride(0)
             step.cross.lengths = lengths.data_ptr()
         self._library.run_step(step)
-        return StepResult(ids, values, sums, self._scores[:count], self._hidden[:count])
+        return StepResult(ids, values, sums, scores, hidden)
 
     def _allocate(self, rows: int) -> None:
         """Memory of the buffers for so many rows, and the parts of a step that stay."""
@@ -178,12 +177,6 @@ class Executor:
         for target, shape in ((step.cache, self._shape), (step.cross, self._cross_shape)):
             if shape is not None:
                 target.layers, target.key_heads, target.head_width = shape.layers, shape.key_heads, shape.head_width
-        self._allocate_wanted(self._wanted_capacity)
-
-    def _allocate_wanted(self, count: int) -> None:
-        self._wanted_capacity = count
-        self._scores, self._hidden = torch.empty(count, self._vocabulary), torch.empty(count, self._hidden_width)
-        self._step.scores, self._step.hidden = self._scores.data_ptr(), self._hidden.data_ptr()
 
 
 def _joined(parts: Sequence[StepResult]) -> StepResult:

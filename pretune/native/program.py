@@ -328,8 +328,8 @@ class StepResult:
         values: their scores. Shape: (M, k) fp32
         log_sum: the logarithm of the sum of exp(score) over the vocabulary; score - log_sum is a log probability.
             Shape: (M,) fp32
-        scores: of all tokens; valid until the next call. Shape: (M, V) fp32
-        hidden: what `Scores` read; valid until the next call. Shape: (M, width) fp32
+        scores: of all tokens. Shape: (M, V) fp32
+        hidden: what `Scores` read. Shape: (M, width) fp32
     """
 
     ids: Tensor

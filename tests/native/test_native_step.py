@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,6 +211,28 @@ def test_the_same_bits_alone_and_among_others(variant: str, threads: int, monkey
         result = executor.run(cache, [TEXT[p] for _, p in rows], [slot for slot, _ in rows], wanted=wanted)
         assert torch.equal(result.scores, together[[position for _, position in rows]])
         at = {slot: cache.lengths[slot] for slot in slots}
+
+
+def test_two_threads_run_one_executor() -> None:
+    executor = native.Executor(Gqa(before=None, biased=False, interleaved=False).program())
+    texts = [TEXT[n:] + TEXT[:n] for n in range(2)]
+    want = [run(executor, text).scores.clone() for text in texts]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            first, second = pool.map(lambda text: run(executor, text), texts)
+            assert torch.equal(first.scores, want[0])
+            assert torch.equal(second.scores, want[1])
+
+
+def test_log_sums_without_the_best_tokens() -> None:
+    executor = native.Executor(Gqa(before=None, biased=False, interleaved=False).program())
+    results = []
+    for top in (0, 2):
+        cache = PagedCache(CacheShape(1, KEY_HEADS, HEAD))
+        wanted = list(range(9))
+        results.append(executor.run(cache, TEXT[:9], [cache.admit()] * 9, wanted=wanted, top=top, log_sum=True))
+    assert torch.equal(results[0].log_sum, results[1].log_sum)
+    assert torch.allclose(results[0].log_sum, results[0].scores.logsumexp(1))
 
 
 def test_long_runs_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
