@@ -121,6 +121,20 @@ def test_a_cache_of_several_texts_gives_the_same_tokens(family: str, tmp_path: P
             whole.append(token)
 
 
+def test_a_decoder_with_two_heads(tmp_path: Path) -> None:
+    model = make("gpt2", "clm", "token_classification")
+    export_to("onnx", model, byte_tokenizer(), tmp_path / "out")
+    assert {o.name for o in session(tmp_path / "out").get_outputs()} >= {"clm.logits", "token_classification.logits"}
+
+
+def test_outputs_of_other_names_are_not_the_same() -> None:
+    one, mask = np.zeros((1, 2), np.float32), np.ones((1, 3), np.bool_)
+    assert target.distance({"logits": one, "more": one}, {"logits": one, "present.0.key": one}, mask) == 0
+    for answers in ({}, {"present.0.key": one}, {"logits": one, "scores": one}):
+        with pytest.raises(DataError, match="outputs"):
+            target.distance({"logits": one}, answers, mask)
+
+
 @pytest.mark.parametrize("mode", ["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"])
 def test_vectors(mode: Any, tmp_path: Path) -> None:
     model = make("bert", "mlm")

@@ -138,6 +138,7 @@ def empty_cache(model: LanguageModel, batch: int) -> dict[str, NDArray[np.float3
 def step_by_step(session: Any, model: LanguageModel, feed: Mapping[str, NDArray[Any]]) -> Outputs:
     """The logits of a batch that is read two tokens first and then one by one, with the cache."""
     names = [output.name for output in session.get_outputs()]
+    logits = "logits" if "logits" in names else "clm.logits"  # beside other heads
     cache = {name: value for name, value in feed.items() if name.startswith("past")}
     length, parts, begin = feed["input_ids"].shape[1], [], 0
     while begin < length:
@@ -148,10 +149,10 @@ def step_by_step(session: Any, model: LanguageModel, feed: Mapping[str, NDArray[
             **cache,
         }
         answers = dict(zip(names, session.run(None, step), strict=True))
-        parts.append(answers["logits"])
+        parts.append(answers[logits])
         cache = {name: answers[name.replace("past_key_values", "present")] for name in cache}
         begin = end
-    return {"logits": np.concatenate(parts, 1)}
+    return {logits: np.concatenate(parts, 1)}
 
 
 @torch.inference_mode()
@@ -177,9 +178,16 @@ def expected_outputs(model: LanguageModel, rows: Sequence[NDArray[np.int64]]) ->
 
 
 def distance(expected: Outputs, answers: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_]) -> float:
-    """The largest distance of the outputs that both have, as a fraction of the largest value."""
+    """The largest distance of the outputs of a graph, but for its cache, as a fraction of the largest value.
+
+    Raises:
+        DataError: the model has no output of this name, or of another shape; or there is none at all.
+    """
     worst = 0.0
-    for name in answers.keys() & expected.keys():
+    names = [name for name in answers if not name.startswith("present.")]
+    if not names or not expected.keys() >= set(names):
+        raise DataError(f"the graph gives the outputs {names}, and the model {list(expected)}; nothing was kept")
+    for name in names:
         own, theirs = expected[name], answers[name]
         theirs = theirs[mask] if theirs.shape[:2] == mask.shape and len(own) == mask.sum() else theirs
         if own.shape != theirs.shape:
