@@ -14,7 +14,6 @@ import numpy as np
 
 from pretune.batch import ragged
 from pretune.draw import Draw
-from pretune.errors import PretuneError
 from pretune.evaluate.labelled import evaluate_data
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
@@ -26,6 +25,7 @@ from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.model_protocol import find_language_head
+from pretune.nn.rounded import count_rounded
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.store.manifest import MANIFEST
 from pretune.text.store.prepare import PrepareConfig, prepare
@@ -45,17 +45,7 @@ def file_bytes(path: Path) -> int:
 
 def count_weights(model: LanguageModel) -> int:
     """Numbers that a model holds, those of a rounded matrix by the matrix that it stands for; shared ones once."""
-    packed = [module for module in model.modules() if getattr(module, "is_packed", False)]
-    inside = {id(parameter) for module in packed for parameter in module.parameters()}
-    counted = {id(module): _matrix_size(module) for module in packed}
-    plain = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in inside)
-    return plain + sum(counted.values())
-
-
-def _matrix_size(module: object) -> int:
-    weight = getattr(module, "dense")()  # noqa: B009
-    matrix, bias = weight if isinstance(weight, tuple) else (weight, None)
-    return int(matrix.numel()) + (0 if bias is None else int(bias.numel()))
+    return sum(parameter.numel() for parameter in model.parameters()) + count_rounded(model)
 
 
 def operations(model: LanguageModel, length: int = 128) -> float:
@@ -116,11 +106,14 @@ class Speed:
     rounds: int
 
 
-def compare_speed(before: LanguageModel, after: LanguageModel, tokenizer: Tokenizer, *, half: bool) -> Speed | None:
-    """Runs two models in turns on the same work; None where they cannot do it.
+def compare_speed(before: LanguageModel, after: LanguageModel, tokenizer: Tokenizer, *, half: bool) -> Speed:
+    """Runs two models in turns on the same work.
 
     Args:
         half: plain weights are rounded to bf16 first, as where they are loaded for use.
+
+    Raises:
+        PretuneError: one of them cannot do it.
     """
     runs: list[Callable[[], int]] = []
     work = ""
@@ -130,20 +123,17 @@ def compare_speed(before: LanguageModel, after: LanguageModel, tokenizer: Tokeni
             cast_to_bf16(used)
         run, work = _work(fuse(used), tokenizer)
         runs.append(run)
-    try:
-        for run in runs:
-            run()  # the first run packs weights
-        seconds: list[tuple[float, float]] = []
-        tokens = [0, 0]
-        for number in range(_ROUNDS):
-            pair = [0.0, 0.0]
-            for side in (0, 1) if number % 2 == 0 else (1, 0):
-                began = time.perf_counter()
-                tokens[side] = runs[side]()
-                pair[side] = (time.perf_counter() - began) / max(1, tokens[side])
-            seconds.append((pair[0], pair[1]))
-    except PretuneError:
-        return None
+    for run in runs:
+        run()  # the first run packs weights
+    seconds: list[tuple[float, float]] = []
+    tokens = [0, 0]
+    for number in range(_ROUNDS):
+        pair = [0.0, 0.0]
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            began = time.perf_counter()
+            tokens[side] = runs[side]()
+            pair[side] = (time.perf_counter() - began) / max(1, tokens[side])
+        seconds.append((pair[0], pair[1]))
     ratio = statistics.median(first / second for first, second in seconds)
     fastest = [1 / min(pair[side] for pair in seconds) for side in (0, 1)]
     return Speed(work, fastest[0], fastest[1], ratio, _ROUNDS)

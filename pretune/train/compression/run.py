@@ -278,11 +278,10 @@ def _write(work: _Work, output: Path, record: dict[str, Any], held_out: tuple[st
 
 
 def _speed(recipe: CompressRecipe, after: LanguageModel, tokenizer: Tokenizer, half: bool) -> dict[str, Any] | None:
-    """The speed of both models, in turns; None where the work is none for them."""
+    """The speed of both models, in turns; None, with the reason in the log, where one of them cannot do the work."""
     try:
         before, _ = _read(find_source(Path(recipe.model)), after.device)
-        speed = compare_speed(before, after, tokenizer, half=half)
+        return vars(compare_speed(before, after, tokenizer, half=half)).copy()
     except PretuneError as error:
         _log.warning("the speed was not compared: %s", error)
         return None
-    return None if speed is None else vars(speed).copy()
