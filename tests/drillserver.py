@@ -33,7 +33,7 @@ Request = dict[str, Any]
 def import_everything() -> None:
     """Every module of the package, so that no child pays for an import."""
     for module in pkgutil.walk_packages(pretune.__path__, "pretune."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "._kernels")):  # the kernels are no module of Python
             importlib.import_module(module.name)
     torch.set_num_threads(1)
     weight = torch.ones(4, 4, requires_grad=True)

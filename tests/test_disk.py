@@ -139,6 +139,8 @@ def test_no_other_module_moves_files_into_place() -> None:
     allowed = {
         "disk.py": words,
         "new_folder.py": words,
+        "interop/onnx_model.py": (".rename(",),  # of a node in a graph
+        "interop/export_target.py": (".rename(",),  # a file that was read back in a draft of its own
         "train/checkpoint/store.py": (".rename(",),  # a checkpoint that is removed disappears in one step
         "train/directory.py": ('.partial"',),  # what older versions left
     }

@@ -28,6 +28,7 @@ OF_STORES = (
     "model.family",
 )
 NEED_OTHERS = {
+    "distil.unlabelled",
     "data.fold",
     "budget.min_steps",
     "data.columns.third",
@@ -54,6 +55,7 @@ VALUES = {  # that a field of text accepts in these commands
     "data.columns.delimiter": ";",
     "data.columns.columns": "text,label,other",
     "data.columns.max_document_bytes": "8000",
+    "distil.layer_map": "[]",
     "optimizer.name": "adamw",
     "track.to": '["tensorboard"]',
     "truncate": "head",

@@ -41,13 +41,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tuned")
     make_store(root / "store", documents=30)
     pretrain(recipe(root / "base", root / "store", budget={"steps": 6}, optimizer={"lr": 3e-3}))
+    pretune.compress_model(root / "base", "prune", output=root / "pruned", sparsity="magnitude", rate=0.5)
     return root
 
 
 def tuned(folder: Path, run: Path, method: str, steps: int = 8, base: Path | None = None, **settings: Any) -> Path:
     """Pretraining that goes on from the base, or from another model."""
     settings = {**SETTINGS.get(method, {}), **settings}
-    tables = {"model": {"init": str(base or folder / "base")}, "tune": {method: settings}}
+    start = base or folder / ("pruned" if method == "sparse" else "base")
+    tables = {"model": {"init": str(start)}, "tune": {method: settings}}
     often = {"checkpoint": {"every": 4}, "evaluation": {"samples": 4, "every": 8}}
     plain = recipe(run, folder / "store", budget={"steps": steps}, optimizer={"lr": 1e-2}, **often)
     return pretrain(replaced(plain, **tables))
