@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pretune.native import structs
 from pretune.native.library import library
-from pretune.native.lowering import Lowering, PackedMatrices
+from pretune.native.lowering import Lowering
 from pretune.native.program import Embed, Program, Scores, StepResult
 
 ROWS_AT_ONCE: Final = 256
@@ -37,7 +37,6 @@ class Executor:
 
     Args:
         program: what runs; its weights may go afterwards.
-        packed: matrices that other programs of the same weights have packed; added to.
 
     Raises:
         UsageError: there are no kernels.
@@ -45,12 +44,12 @@ class Executor:
         ValueError: the program does not fit together.
     """
 
-    def __init__(self, program: Program, packed: PackedMatrices | None = None) -> None:
+    def __init__(self, program: Program) -> None:
         self._library = library()
         head = program.operations[-1]
         if not isinstance(head, Scores) or any(isinstance(op, Scores) for op in program.operations[:-1]):
             raise ValueError("a program ends with its only Scores")
-        lowering = Lowering(program, {} if packed is None else packed)
+        lowering = Lowering(program)
         ops = [lowering.lower(operation) for operation in program.operations]
         self._ops = (structs.Op * len(ops))(*ops)
         self._kept = lowering.kept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -35,9 +34,6 @@ from pretune.native.program import (
     Scores,
 )
 
-PackedMatrices = dict[int, tuple[Tensor, PackedMatrix]]
-"""What is packed already, by the identity of a matrix's first tensor, which is kept so that it stays one."""
-
 
 @dataclass
 class Lowering:
@@ -47,24 +43,25 @@ class Lowering:
         program: that they are of; what does not fit it raises ValueError, as C checks nothing.
 
     Attributes:
-        packed: matrices by their tensors, so that a vocabulary that is read twice is packed once.
         kept: what the structs point into.
     """
 
     program: Program
-    packed: PackedMatrices
     kept: list[object] = field(default_factory=list)
-    _arena: Arena = field(init=False)
+    _packed: dict[tuple[int, int, str], PackedMatrix] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Takes memory for all weights that are not packed yet."""
+        """Packs all weights: a vocabulary that is read twice, the second time without its last rows perhaps, once."""
         matrices = [
             operation.vocabulary if isinstance(operation, Embed) else operation.matrix
             for operation in self.program.operations
             if isinstance(operation, Embed | Multiply | Scores)
         ]
-        own = {id(tensor): matrix for matrix in matrices for tensor in islice(matrix.tensors.values(), 1)}
-        self._arena = Arena([packed_bytes(matrix) for key, matrix in own.items() if key not in self.packed])
+        whole: dict[tuple[int, int, str], Matrix] = {}
+        for matrix in sorted(matrices, key=lambda matrix: matrix.out_features):
+            whole[_memory(matrix)] = matrix
+        arena = Arena([packed_bytes(matrix) for matrix in whole.values()])
+        self._packed = {key: PackedMatrix(matrix, arena) for key, matrix in whole.items()}
 
     def lower(self, operation: Operation) -> structs.Op:
         """The struct of an operation."""
@@ -204,12 +201,15 @@ class Lowering:
         return own.data_ptr()
 
     def _matrix(self, op: structs.Op, matrix: Matrix) -> None:
-        first = next(iter(matrix.tensors.values()))
-        if id(first) not in self.packed:
-            self.packed[id(first)] = (first, PackedMatrix(matrix, self._arena))
-        packed = self.packed[id(first)][1]
-        self.kept.append(packed)
-        op.matrix = ctypes.pointer(packed.struct)
+        packed = self._packed[_memory(matrix)]
+        struct = packed.rows(matrix.out_features)
+        self.kept += [packed, struct]
+        op.matrix = ctypes.pointer(struct)
+
+
+def _memory(matrix: Matrix) -> tuple[int, int, str]:
+    """What is the same for matrices that are the first rows of one."""
+    return next(iter(matrix.tensors.values())).data_ptr(), matrix.in_features, matrix.format
 
 
 def _activation(name: Activation) -> int:

@@ -64,6 +64,11 @@ class PackedMatrix:
         """Bytes of memory."""
         return self._data.nbytes + (0 if self._scale is None else self._scale.nbytes)
 
+    def rows(self, count: int) -> structs.Matrix:
+        """The first rows, in the same memory: outputs lie in order, in panels that a product may read in part."""
+        whole = self.struct
+        return structs.Matrix(whole.data, whole.scale, count, whole.in_, whole.format, 0)
+
     def dense(self) -> Tensor:
         """The weight in fp32. Shape: (out, in)."""
         out = torch.empty(self.out_features, self.in_features)

@@ -13,6 +13,7 @@ import torch
 from programinterpreter import Interpreter
 from torch import nn
 
+from pretune import native
 from pretune.batch import Batch, Layout, ragged
 from pretune.models import build
 from pretune.models.encoder_decoder import EncoderDecoder
@@ -21,6 +22,7 @@ from pretune.models.model import LanguageModel
 from pretune.models.native_bricks import UnplannedError
 from pretune.models.native_step import plan_step
 from pretune.native.cache import PagedCache
+from pretune.native.program import Multiply
 from pretune.nn.block import ParallelBlock
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.feedforward import FeedForward
@@ -157,6 +159,26 @@ def test_a_vocabulary_that_is_larger_than_the_tokenizer_has_no_scores_beyond() -
     result = Interpreter(program).run(cache, [3], [cache.admit()], wanted=[0])
     assert result.scores is not None
     assert result.scores.shape == (1, 45)
+
+
+@pytest.mark.skipif(not native.available(), reason="kernels")
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8", "q8_0"])
+def test_a_vocabulary_that_is_read_twice_is_packed_once(name: str) -> None:
+    model = make("gpt2")
+    if name in ("int8", "q8_0"):
+        rounded = RoundedVocabulary.of(find_format(name), model.embedding.word.dense())
+        model.embedding.word = rounded
+        model.heads["clm"].tie(rounded)
+    elif name == "bf16":
+        cast_to_bf16(model)
+    scores = []
+    for vocabulary in (50, 45):
+        program = plan_step(model, model.heads["clm"], vocabulary)
+        executor, cache = native.Executor(program), PagedCache(program.cache)
+        scores.append(executor.run(cache, [3, 49], [cache.admit()] * 2, wanted=[0, 1]).scores)
+        matrices = {id(kept) for kept in executor._kept if isinstance(kept, native.PackedMatrix)}
+        assert len(matrices) == 1 + sum(isinstance(operation, Multiply) for operation in program.operations)
+    assert torch.equal(scores[0][:, :45], scores[1])
 
 
 def test_a_users_family_of_known_bricks_is_planned() -> None:
