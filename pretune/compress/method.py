@@ -11,6 +11,8 @@ in evaluation mode. Where it needs more, it has some of
   model and its output are filled in. The result of the step is then the model of the finished run;
 - `rounds(config) -> list[Config]`: configurations which, applied one after another with a training run after each, give
   the whole; they are used where the step has training;
+- `ROUNDS = True`: it leaves rounded matrices; `WANTS_PLAIN = True`: it refuses them. A chain in which one that wants
+  plain matrices comes after one that rounds is refused before its first step;
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the step.
 
 Methods chain: the model that one gives is what the next gets, and each chooses from its context what it needs:

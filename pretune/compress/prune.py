@@ -44,6 +44,7 @@ from pretune.wording import counted, percent
 
 _LENGTH = 128  # tokens of the sequence whose operations are compared
 _PARTS: tuple[Part, ...] = ("layers", "heads", "inner")
+WANTS_PLAIN = True
 
 
 class Config(configuration.Config):

@@ -37,6 +37,8 @@ from pretune.tune.surgery import VOCABULARY, Site, find_sites, projection_sites,
 
 _LISTED = 3  # places in a message
 _WIDER = {"q4_0": "q8_0"}  # what the vocabulary has where the layers have this
+ROUNDS = True
+WANTS_PLAIN = True
 
 
 class Config(config.Config):
@@ -135,7 +137,10 @@ def _plan(model: LanguageModel, config: Config, context: CompressContext) -> _Pl
     chosen = [s for s in find_sites(model, config.places) if s.path not in kept and s.role != VOCABULARY]
     sites = [site for site in chosen if isinstance(site.brick, Projection)]
     if not sites:
-        raise UsageError("compress.quantize: field 'keep': nothing is left to be rounded; keep fewer places")
+        raise UsageError(
+            f"compress.quantize: nothing is left to be rounded of places {', '.join(config.places)}; name others (the "
+            "vocabulary's format is the field 'vocabulary'), or keep fewer places"
+        )
     _check_matrices(sites, format)
     for site in sites:
         if (note := outlier(cast(Projection, site.brick).weight)) is not None:

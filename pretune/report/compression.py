@@ -39,7 +39,13 @@ def write_page(folder: Path, output: Path | None = None) -> Path:
         DataError: `compression.json` is damaged.
         CannotCreateError: `output` is something else than a page.
     """
-    content = render(read_record(folder))
+    record = read_record(folder)
+    try:
+        content = render(record)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise DataError(
+            f"{folder / RECORD}: {type(error).__name__}: {str(error)[:200]}: it was damaged or edited; compress again"
+        ) from None
     if output is not None and output.resolve() != (folder / PAGE).resolve():
         check_page(output, PAGE)
         write_elsewhere(output, content)

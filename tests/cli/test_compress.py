@@ -10,7 +10,8 @@ import torch
 
 import pretune
 from pretune.cli import main
-from tests.tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+from pretune.nn.formats.format import outlier
+from tests.tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, save_t5, word_tokenizer
 
 
 @pytest.fixture
@@ -147,3 +148,88 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert main(["compress", *words, "--no-allocator"]) == code
     assert message in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+COMMON = 'model = "gpt2"\noutput = "small"\ncalibration = {data = ["texts.txt"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "message"),
+    [
+        ('[[compress]]\nmethod="prune"\nlayers=0.5\ntraining={budge={steps=1}}', 64, "did you mean 'budget'?"),
+        (
+            '[[compress]]\nmethod="prune"\nlayers=0.5\ntraining={budget={steps=1}}',
+            64,
+            "name one, such as --objective mlm",
+        ),
+        (
+            '[[compress]]\nmethod="prune"\nlayers=0.5\n'
+            'training={task="classification", data={train=["nothing.csv"]}, budget={steps=1}}',
+            66,
+            "nothing.csv: no such file",
+        ),
+        ('[[compress]]\nmethod="quantize"\n[[compress]]\nmethod="prune"\nlayers=0.5', 64, "put quantize last, once"),
+        ('[[compress]]\nmethod="quantize"\n[[compress]]\nmethod="quantize"', 64, "put quantize last, once"),
+    ],
+)
+def test_what_is_wrong_with_a_later_part_is_said_before_the_first_step(
+    gpt2: Path, capsys: pytest.CaptureFixture[str], steps: str, code: int, message: str
+) -> None:
+    Path("steps.toml").write_text(COMMON + steps)
+    before = sorted(Path().rglob("*"))
+    assert main(["compress", "steps.toml", "--no-allocator"]) == code
+    answer = capsys.readouterr().err
+    assert message in answer
+    assert "step 1 of" not in answer
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step(
+    gpt2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("in the way")
+    assert main(["compress", "quantize", "gpt2", "--output", "file/small", "--no-allocator"]) == 73
+    answer = capsys.readouterr().err
+    assert "file/small: cannot create the folder" in answer
+    assert "step 1 of" not in answer
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_outlier_of_a_weight_is_found_without_a_warning_of_torch() -> None:
+    weight = torch.nn.Parameter(torch.zeros(200, 200))
+    weight.data[1, 2] = 1e4
+    assert outlier(weight) == "1e+04 at row 1, column 2 is 200 times the rms"
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("bytes", "x"), ("bytes", 10**400), ("scores", {"perplexity/clm": None}), ("scores", {"perplexity/clm": 0})],
+)
+def test_a_damaged_record_is_no_fault_of_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, value: object
+) -> None:
+    sizes = {"bytes": 1, "weights": 1, "operations": 1, "scores": {"perplexity/clm": 1}}
+    record = {"version": 1, "steps": [], "before": sizes | {part: value}, "after": sizes}
+    (tmp_path / "compression.json").write_text(json.dumps(record))
+    assert main(["report", str(tmp_path)]) == 65
+    assert "compression.json" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_layers_of_a_rounded_model_are_no_student(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "quantize", "gpt2", "--no-evaluation.speed", "--output", "q8", "--no-allocator"]) == 0
+    words = ["--student.layers", "1", "--train", "labels.csv", "--task", "classification", "--steps", "1"]
+    _labels(Path("labels.csv"))
+    assert main(["compress", "distil", "q8", *words, "--output", "small", "--no-allocator"]) == 64
+    assert "is rounded to q8_0, and what is rounded does not learn" in capsys.readouterr().err
+    assert not Path("small").exists()
+
+
+@pytest.mark.parametrize("target", ["gguf", "compressed-tensors"])
+def test_an_export_that_is_refused_names_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_t5(Path("t5"), byte_tokenizer())
+    assert main(["export", "t5", "out.gguf" if target == "gguf" else "out", "--format", target]) == 65
+    assert "use --format ctranslate2; nothing was written" in capsys.readouterr().err

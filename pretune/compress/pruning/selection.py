@@ -36,6 +36,8 @@ from pretune.models.model import Config, LanguageModel
 from pretune.models.size_check import signature, size_fields, stacks, stacks_of, undescribed
 from pretune.models.size_fields import Part, SizeFields
 from pretune.nn.attention import Attention
+from pretune.nn.rounded import rounded_bricks
+from pretune.nn.stack import Stack
 
 _REMEDIES: Mapping[Part, str] = {
     "layers": "prune inner width or heads",
@@ -176,6 +178,7 @@ def drop_layers(model: LanguageModel, layers: Mapping[str, Sequence[int]]) -> La
                 f"and one at least, instead of {list(numbers)}"
             )
         blocks = own[path].in_order
+        _refuse_rounded(path, own[path])
         for place, (number, slot) in enumerate(zip(numbers, _slots(model, path, numbers), strict=True)):
             if signature(blocks[number]) != slot:
                 raise UsageError(
@@ -186,6 +189,15 @@ def drop_layers(model: LanguageModel, layers: Mapping[str, Sequence[int]]) -> La
     for path, numbers in layers.items():
         keep_layers(own[path], numbers)
     return _described(model, config)
+
+
+def _refuse_rounded(path: str, stack: Stack) -> None:
+    """Refuses layers whose matrices are rounded, which could not be trained on."""
+    for name, brick in rounded_bricks(stack):
+        raise UsageError(
+            f"prune: layers: {path}.{name} is rounded to {brick.format.NAME}, and what is rounded does not learn; take "
+            "layers of the model that it was made of, then quantize"
+        )
 
 
 def _with_layers(model: LanguageModel, layers: Mapping[str, Sequence[int]]) -> Config:

@@ -63,7 +63,7 @@ def refuse(export: TargetExport) -> str | None:
     if model.family in _READS_WEIGHT:
         return (
             f"the code of transformers reads the plain matrices of a {model.family}, which a rounded one lacks; use "
-            "--format ctranslate2 or onnx"
+            f"--format {'ctranslate2' if model.family == 't5' else 'onnx'}"
         )
     body = [weight for ours, _, weight in names if not ours.startswith("heads.") and ".attention." in ours]
     if any(isinstance(step, Transpose) for weight in body for step in weight.transforms) or model.family == "xlnet":

@@ -37,7 +37,8 @@ def refuse(export: TargetExport) -> str | None:
     """Says what llama.cpp lacks, and the remedy; None where it can have the model."""
     model = export.model
     if model.family not in FAMILIES:
-        return f"it is written for {', '.join(FAMILIES)} alone; use --format onnx or ctranslate2"
+        remedy = "--format ctranslate2" if model.has_encoder else "--format onnx or ctranslate2"
+        return f"it is written for {', '.join(FAMILIES)} alone; use {remedy}"
     return first_reason(
         refuse_surgery(model),
         _head_problem(model),

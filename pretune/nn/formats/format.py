@@ -100,6 +100,7 @@ def outlier(weight: Tensor) -> str | None:
     Shape:
         weight: (out, in)
     """
+    weight = weight.detach()
     largest, rms = weight.abs().max(), weight.square().mean().sqrt()
     if not largest > _OUTLIER * rms:
         return None

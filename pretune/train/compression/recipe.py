@@ -34,6 +34,7 @@ from pretune.compress.calibration import CalibrationConfig, Paths
 from pretune.config.field_names import FieldNames
 from pretune.errors import UsageError
 from pretune.find import find
+from pretune.models.model import LanguageModel
 from pretune.train.recipe import Recipe
 
 
@@ -214,3 +215,15 @@ def whole_recipe(step: Step, more: Mapping[str, object], model: Path, output: Pa
     defaults = {"seed": base.seed, "device": base.device, "precision": base.precision, "threads": base.threads}
     tree = {**{name: value for name, value in defaults.items() if value is not None}, **tree}
     return config.validate(Recipe, tree, f"compress.{step.method}.training")
+
+
+def with_task(model: LanguageModel, step: Step, more: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a training run, with the task that the model was trained for where none is named."""
+    named = {*step.training, *more}
+    recorded = model.metadata.task
+    if "task" in named or "objective" in named or recorded is None or model.metadata.tasks:
+        return more
+    columns = {name: value for name, value in recorded.columns.items() if value is not None}
+    own = {"columns": columns} | ({} if recorded.length is None else {"length": recorded.length})
+    data = {name: value for name, value in own.items() if name not in step.training.get("data", {})}
+    return config.merge({"data": data, "task": {recorded.name: {}}}, more)

@@ -18,7 +18,6 @@ import torch
 from pretune import __version__
 from pretune.compress.calibration import Calibration, read_calibration
 from pretune.compress.method import CompressContext, CompressionMethod, Fact, find_compression
-from pretune.config import merge
 from pretune.disk import storage_errors
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, PretuneError, UsageError
@@ -26,7 +25,6 @@ from pretune.evaluate.read import Source, find_source, plain_network, read_with_
 from pretune.interop.head_labels import labels_of
 from pretune.interop.huggingface import write_model
 from pretune.interop.weights import SHARD_BYTES, write_json
-from pretune.missing_paths import no_such_file
 from pretune.models.model import LanguageModel
 from pretune.new_folder import NewFolder, contents, settle
 from pretune.nn.model_protocol import find_language_head
@@ -36,6 +34,7 @@ from pretune.seals import write_seal
 from pretune.text.store.manifest import MANIFEST
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.compression.early_checks import check_needs, check_order, check_training
 from pretune.train.compression.measure import (
     compare_speed,
     count_weights,
@@ -43,7 +42,13 @@ from pretune.train.compression.measure import (
     operations,
     score,
 )
-from pretune.train.compression.recipe import CompressRecipe, Step, recipe_of_call, whole_recipe
+from pretune.train.compression.recipe import (
+    CompressRecipe,
+    Step,
+    recipe_of_call,
+    whole_recipe,
+    with_task,
+)
 from pretune.train.run import finetune, pretrain
 
 RECORD = "compression.json"
@@ -86,13 +91,23 @@ def compress(recipe: CompressRecipe) -> dict[str, Any]:
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     steps = recipe.steps
     methods = [find_compression(step.method, step.settings) for step in steps]
-    _check_needs(recipe, methods)
+    check_needs(recipe, methods)
+    check_order(methods)
+    with NewFolder(output) as folder:  # first of all: hours of work must not end at a folder that cannot be made
+        return _compress(recipe, steps, methods, folder)
+
+
+def _compress(
+    recipe: CompressRecipe, steps: list[Step], methods: list[CompressionMethod], folder: NewFolder
+) -> dict[str, Any]:
+    """Runs all steps, and fills the folder of the result."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     source = find_source(Path(recipe.model))
     device = choose(recipe.device)
     precision = choose_precision(recipe.precision, device)  # type: ignore[arg-type]  # it refuses unknown ones
     model, tokenizer = _read(source, device)
+    check_training(recipe, steps, methods, model, source.files)
     held_out = _held_out(recipe, tokenizer)
     before = _measure(model, tokenizer, held_out, source.files, source.files)
     with tempfile.TemporaryDirectory(prefix="pretune-compress-") as scratch:
@@ -100,7 +115,7 @@ def compress(recipe: CompressRecipe) -> dict[str, Any]:
         for number, (step, method) in enumerate(zip(steps, methods, strict=True), 1):
             _run_step(work, step, method, number)
         record = _record(recipe, source, before, work)
-        _write(work, output, record, held_out)
+        _write(work, folder, record, held_out)
     return record
 
 
@@ -115,19 +130,6 @@ def compress_call(
     recipe = recipe_of_call(model, steps, output, common, fields)
     compress(recipe)
     return recipe
-
-
-def _check_needs(recipe: CompressRecipe, methods: list[CompressionMethod]) -> None:
-    """Refuses what is missing before any model is read."""
-    for method in methods:
-        wanted = method.needs()
-        if wanted & {"calibration", "loss"} and not recipe.calibration.data:
-            method.refuse("loss" if "loss" in wanted else "calibration")
-        if "teacher" in wanted and recipe.teacher is None:
-            method.refuse("teacher")
-    for name in (*recipe.calibration.data, *recipe.evaluation.data):
-        if not any(letter in name for letter in "*?[") and not Path(name).exists():
-            raise no_such_file(name)
 
 
 def _read(source: Source, device: torch.device) -> tuple[LanguageModel, Tokenizer]:
@@ -225,7 +227,7 @@ def _train(work: _Work, step: Step, more: dict[str, Any], name: str) -> dict[str
     start, run = work.scratch / f"{name}-start", work.scratch / f"{name}-run"
     start.mkdir()
     write_model(work.model, start, work.tokenizer, max_shard_bytes=SHARD_BYTES)
-    recipe = whole_recipe(step, _with_task(work.model, step, more), start, run, work.recipe)
+    recipe = whole_recipe(step, with_task(work.model, step, more), start, run, work.recipe)
     if recipe.task:
         finetune(recipe)
     else:
@@ -234,18 +236,6 @@ def _train(work: _Work, step: Step, more: dict[str, Any], name: str) -> dict[str
     work.model, work.tokenizer = _read(source, work.model.device)
     work.folder = run
     return dict(recipe.model_dump(mode="json", exclude={"model", "output"}, exclude_none=True, exclude_defaults=True))
-
-
-def _with_task(model: LanguageModel, step: Step, more: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a training run, with the task that the model was trained for where none is named."""
-    named = {*step.training, *more}
-    recorded = model.metadata.task
-    if "task" in named or "objective" in named or recorded is None or model.metadata.tasks:
-        return more
-    columns = {name: value for name, value in recorded.columns.items() if value is not None}
-    own = {"columns": columns} | ({} if recorded.length is None else {"length": recorded.length})
-    data = {name: value for name, value in own.items() if name not in step.training.get("data", {})}
-    return merge({"data": data, "task": {recorded.name: {}}}, more)
 
 
 def _record(recipe: CompressRecipe, source: Source, before: Mapping[str, Any], work: _Work) -> dict[str, Any]:
@@ -263,10 +253,10 @@ def _record(recipe: CompressRecipe, source: Source, before: Mapping[str, Any], w
     }
 
 
-def _write(work: _Work, output: Path, record: dict[str, Any], held_out: tuple[str, ...]) -> None:
+def _write(work: _Work, folder: NewFolder, record: dict[str, Any], held_out: tuple[str, ...]) -> None:
     """Writes the model, reads it again, and measures what was read; the folder appears whole or not at all."""
     recipe = work.recipe
-    with storage_errors(output, "save the model"), NewFolder(output) as folder:
+    with storage_errors(folder.target, "save the model"):
         write_model(work.model, folder.path, work.tokenizer, max_shard_bytes=SHARD_BYTES)
         again, tokenizer = read_with_tokenizer(Source(folder.path), None)
         again = again.to(work.model.device).eval()
