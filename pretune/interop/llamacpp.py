@@ -70,9 +70,14 @@ def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
         question, reply = Path(temporary) / "request.json", Path(temporary) / "answer.json"
         question.write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-P", str(_SCRIPT), str(path), str(question), str(reply)]
-        ended = subprocess.run(
-            command, env={**os.environ}, capture_output=True, text=True, timeout=_TIMEOUT, check=False
-        )
+        try:
+            ended = subprocess.run(
+                command, env={**os.environ}, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise DataError(
+                f"{path.name}: llama.cpp read it for {_TIMEOUT} s without an end; nothing was kept"
+            ) from None
         if not reply.is_file():
             last = [line for line in ended.stderr.splitlines() if "error" in line.lower()] or ["no message"]
             raise DataError(f"{path.name}: llama.cpp cannot read what was written: {last[0][:300]}")
