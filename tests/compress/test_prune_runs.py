@@ -85,7 +85,7 @@ def test_heads_pruned_in_memory_still_predict(classifier: str) -> None:
 
 
 def test_quantized_first_is_refused(classifier: str) -> None:
-    with pytest.raises(pretune.errors.UsageError, match="prune first, then quantize"):
+    with pytest.raises(pretune.errors.UsageError, match="put quantize last, once"):
         compress(
             classifier, {"method": "quantize", "format": "int8"}, {"method": "prune", "layers": 0.5}, output="small"
         )
