@@ -84,7 +84,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 		{ rm -rf $(VENV); echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+$(CORE): pyproject.toml constraints.txt pretune/native/kernels.c | $(BIN)/python
 	@echo "Installing pretune into $(VENV) (a few minutes the first time)"
 	@$(INSTALL) --editable .
 	@touch $@
