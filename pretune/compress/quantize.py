@@ -28,7 +28,15 @@ from pretune.compress.values.method import Values, find_values, levels_of
 from pretune.compress.walk import InputGroup, Layer, walk
 from pretune.errors import DataError, UsageError
 from pretune.models.model import LanguageModel
-from pretune.nn.formats.format import Format, InputRounding, find_format, outlier, pack, problem
+from pretune.nn.formats.format import (
+    Format,
+    InputRounding,
+    find_format,
+    outlier,
+    pack,
+    problem,
+    vocabulary_format,
+)
 from pretune.nn.projection import Projection
 from pretune.nn.rounded import PackedMatrix, RoundedProjection, RoundedVocabulary
 from pretune.nn.stack import Stack
@@ -36,7 +44,6 @@ from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 from pretune.tune.surgery import VOCABULARY, Site, find_sites, projection_sites, vocabulary_sites
 
 _LISTED = 3  # places in a message
-_WIDER = {"q4_0": "q8_0"}  # what the vocabulary has where the layers have this
 ROUNDS = True
 WANTS_PLAIN = True
 
@@ -257,7 +264,7 @@ def _replace(plan: _Plan, config: Config) -> None:
 def _round_vocabulary(model: LanguageModel, config: Config, context: CompressContext) -> None:
     """Rounds every vocabulary that is not kept."""
     kept = {site.path for site in find_sites(model, config.keep, "keep")} if config.keep else set()
-    format = find_format(config.vocabulary or _WIDER.get(config.format, config.format))
+    format = find_format(config.vocabulary or vocabulary_format(config.format))
     for site in vocabulary_sites(model):
         if site.path in kept:
             continue

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretune.interop.plain_parts import stored_format
 from pretune.models.model import LanguageModel
-from pretune.nn.formats.format import find_format, pack
+from pretune.nn.formats.format import find_format, pack, vocabulary_format
 from pretune.nn.projection import Projection, named_bricks
 from pretune.nn.vocabulary import Vocabulary
 
@@ -32,11 +32,11 @@ def rounded_copy(model: LanguageModel, type: str, *, vocabulary: bool = True) ->
         if isinstance(brick, Projection) and stored_format(brick) is None:
             _round(brick.weight, type, visited)
         elif isinstance(brick, Vocabulary):
-            _round(brick.weight, "q8_0" if type == "q4_0" else type, visited)
+            _round(brick.weight, vocabulary_format(type), visited)
     for head in out.heads.values() if vocabulary else ():
         weight = getattr(head, "weight", None)
         if isinstance(weight, Tensor):
-            _round(weight, "q8_0" if type == "q4_0" else type, visited)
+            _round(weight, vocabulary_format(type), visited)
     return out
 
 

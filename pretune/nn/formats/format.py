@@ -70,6 +70,11 @@ def find_format(name: str) -> Format:
     return cast(Format, module)
 
 
+def vocabulary_format(name: str) -> str:
+    """The format of a vocabulary beside layers in this one: `VOCABULARY` of its file, where so few bits cost much."""
+    return cast(str, getattr(find_format(name), "VOCABULARY", name))
+
+
 def format_name(format: Format) -> str:
     """The name by which `find_format` finds it: its file's path for a user's own."""
     module = getattr(format, "__name__", "")

@@ -19,6 +19,7 @@ from pretune.nn.packed import Product
 
 NAME = "q4_0"
 BITS = 4.5
+VOCABULARY = "q8_0"  # what the vocabulary has beside such layers
 GROUP = 32
 LOWEST, HIGHEST, SCALED = -8, 7, 32
 

@@ -204,7 +204,7 @@ def _context(work: _Work, method: CompressionMethod, number: int, part: int) -> 
     """What a step may use; its calibration data are read for the model as it is now."""
     recipe, draw = work.recipe, Draw(work.recipe.seed).at("compress", number, part)
     calibration: Calibration | None = None
-    if recipe.calibration.data and (method.needs() or number == 1 or method.name == "quantize"):
+    if recipe.calibration.data:
         calibration = read_calibration(work.model, work.tokenizer, recipe.calibration, draw, work.folder)
         counts = f"{calibration.samples:,} of {calibration.available:,} samples, {calibration.tokens:,} tokens"
         _log.info("calibration: %s of %s", counts, calibration.source)
