@@ -1,0 +1,1 @@
+"""ONE FILE A METRIC: what is measured of texts alone, by the field's own scorers; see `docs/metrics.md`."""
