@@ -1,3 +1,3 @@
 """ONE FILE A METRIC: what is measured of texts alone, by the field's own scorers; see `docs/metrics.md`."""
 
-SHARED_MODULES = ("ranking",)  # scores of rankings, whose texts are only named
+SHARED_MODULES = ("metric", "words", "sacre", "significance", "ranking")  # ranking: texts are only named there

@@ -1,0 +1,95 @@
+"""What metrics take as words: by the script of a text, since Chinese, Japanese and Thai put no spaces between words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pretune.errors import UsageError
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_UNSPACED = f"{_HAN}{_KANA}\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff"
+_SCRIPTS = {  # a script and the code of the language that stands for it
+    "zh": re.compile(f"[{_HAN}]"),
+    "ja": re.compile(f"[{_KANA}]"),
+    "ko": re.compile("[\uac00-\ud7af]"),
+    "th": re.compile("[\u0e00-\u0e7f]"),
+    "lo": re.compile("[\u0e80-\u0eff]"),
+    "my": re.compile("[\u1000-\u109f]"),
+    "km": re.compile("[\u1780-\u17ff]"),
+    "ru": re.compile("[\u0400-\u04ff]"),
+    "el": re.compile("[\u0370-\u03ff]"),
+    "ar": re.compile("[\u0600-\u06ff]"),
+    "he": re.compile("[\u0590-\u05ff]"),
+    "hi": re.compile("[\u0900-\u097f]"),
+}
+_UNSPACED_CODES = ("zh", "ja", "th", "lo", "my", "km")
+_LATIN = "en de fr es it pt nl da sv no nb nn fi is pl cs sk sl hr hu ro et lv lt tr id ms vi ca eu"
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+_MOST = 0.3  # of the characters that are no space, which a script must have to be that of the text
+_SOME = 0.02  # of them in kana: text in Han with so many is Japanese
+_SAMPLE = 2000  # texts that are read to find a language
+
+
+def language_of(texts: Sequence[str]) -> str:
+    """The code of a language in the script of the texts: `zh`, `ja`, `ko`, ...; `en` for Latin script."""
+    step = max(1, len(texts) // _SAMPLE)
+    letters = [char for text in texts[::step] for char in text if not char.isspace()]
+    joined = "".join(letters)
+    size = max(len(joined), 1)
+    counts = Counter({code: len(pattern.findall(joined)) for code, pattern in _SCRIPTS.items()})
+    if counts["ja"] >= _SOME * size and counts["ja"] + counts["zh"] >= _MOST * size:
+        return "ja"
+    code, count = counts.most_common(1)[0]
+    return code if count >= _MOST * size else "en"
+
+
+def base_language(code: str) -> str:
+    """The language of a code with a region or a script: `zh` of `zh-CN` and `zh_Hans`."""
+    name = re.split("[-_]", code.strip().lower())[0]
+    if not re.fullmatch("[a-z]{2,3}", name):
+        raise UsageError(f"language {code!r} is no code of a language; use one such as en, de or zh")
+    return name
+
+
+def has_spaces(language: str) -> bool:
+    """Whether a language puts spaces between words."""
+    return base_language(language) not in _UNSPACED_CODES
+
+
+def is_latin(language: str) -> bool:
+    """Whether a language is written in Latin script, as far as we know it."""
+    return base_language(language) in _LATIN.split()
+
+
+def split_tokens(text: str) -> list[str]:
+    """Runs of letters and digits, single characters of scripts without spaces, and single punctuation marks."""
+    return _TOKEN.findall(unicodedata.normalize("NFC", text))
+
+
+def split_words(text: str) -> list[str]:
+    """The same in lower case and without punctuation."""
+    return [token for token in split_tokens(text.lower()) if token[0].isalnum() or token[0] == "_" or _is_letter(token)]
+
+
+def _is_letter(token: str) -> bool:
+    return unicodedata.category(token[0])[0] in "LMN"
+
+
+def ngrams(tokens: Sequence[str], order: int) -> list[tuple[str, ...]]:
+    """All runs of `order` tokens, in their order."""
+    return list(zip(*(tokens[n:] for n in range(order)), strict=False))
+
+
+def count_ngrams(texts: Iterable[Sequence[str]], order: int) -> tuple[int, int]:
+    """How many different runs of `order` tokens there are, and how many in all."""
+    seen: set[tuple[str, ...]] = set()
+    total = 0
+    for tokens in texts:
+        grams = ngrams(tokens, order)
+        total += len(grams)
+        seen.update(grams)
+    return len(seen), total
