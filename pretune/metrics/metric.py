@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,12 +100,16 @@ class Judgement:
         per_text: of single texts, for the scores that have such values. Shape: (texts,) each.
         signature: how it was computed, so that others can compute the same.
         statistics: what intervals and comparisons draw from; None for scores that are no function of sums.
+        details: more about each text, by a name, for whoever reads single texts.
+        notes: sentences about what the scores do not say.
     """
 
     scores: Scores
     per_text: Mapping[str, Values]
     signature: str
     statistics: Statistics | None = None
+    details: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Metric(ABC):
