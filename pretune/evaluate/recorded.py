@@ -59,6 +59,7 @@ def trained_task(
         config = own | dict(overrides or {}) | dict(fields)
         built = task_class(validate(task_class.Config, config, f"task.{name}"), vocabulary)
     _load_parameters(built, model)
+    built.observe(model)
     return built.to(model.device).eval()
 
 

@@ -107,8 +107,8 @@ def beam_search(
     processor: LogitsProcessor,
     prompts: Sequence[Prompt],
     check: Callable[[Tensor, Sequence[int]], None],
-) -> list[list[int]]:
-    """Returns the best finished hypothesis of each prompt.
+) -> list[list[tuple[float, list[int]]]]:
+    """Returns the finished hypotheses of each prompt, the best first: score and tokens.
 
     Args:
         logits: for the first token of each prompt.
@@ -120,7 +120,7 @@ def beam_search(
         check: refuses logits that are not finite; given the prompt of each row.
 
     Shape:
-        logits: (N, V) fp32; return: N runs of tokens, the end token included.
+        logits: (N, V) fp32; return: N lists of at most `config.beams` runs of tokens, the end token included.
     """
     start = torch.zeros(1, device=logits.device)
     searches = [Hypotheses(limit, start, prompt) for limit, prompt in zip(limits, prompts, strict=True)]
@@ -140,4 +140,4 @@ def beam_search(
         steps.select(torch.tensor(rows, device=logits.device))
         newest = [tokens[-1] for n in running for tokens in searches[n].live]
         logits = steps.feed(torch.tensor(newest, device=logits.device))
-    return [search.finished[0][1] for search in searches]
+    return [search.finished for search in searches]

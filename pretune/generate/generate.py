@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
 import numpy as np
@@ -23,7 +23,7 @@ from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.defaults import end_tokens, resolve_options, stated_constraints
 from pretune.generate.lookup import LOOKUP, PromptLookup
-from pretune.generate.options import Continuation, GenerateConfig, Reason
+from pretune.generate.options import Candidate, Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
 from pretune.generate.sample import keys, sample
 from pretune.generate.session import (
@@ -340,19 +340,29 @@ class _PromptBatch:
         prompts = self.read()
         best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, prompts, self.check)
         out = []
-        for n, (ids, prompt, text) in enumerate(zip(best, self.prompts, self.texts(), strict=True)):
-            *earlier, last = ids
-            for token in earlier:
-                text.push(token)
-            if last in end_ids:
-                self._last(last, text)
-            else:
-                text.push(last)
-                text.finish()
+        for n, (found, prompt) in enumerate(zip(best, self.prompts, strict=True)):
+            ids = found[0][1]
+            text = self._complete(n, ids)
+            last = ids[-1]
             reason: Reason = "stop" if text.stopped else "end" if last in end_ids else self._full(n)
             yield self.first + n, text.text
-            out.append(Continuation(text.text, ids, reason, len(prompt)))
+            listed = found[: self.config.n_best] if self.config.n_best > 1 else []
+            others = tuple(Candidate(self._complete(n, tokens).text, score) for score, tokens in listed)
+            out.append(Continuation(text.text, ids, reason, len(prompt), others))
         return out
+
+    def _complete(self, n: int, ids: Sequence[int]) -> TextStream:
+        """The text of a prompt's tokens, the last of which may be one that ends it."""
+        (text,) = replace(self, prompts=[self.prompts[n]]).texts()
+        *earlier, last = ids
+        for token in earlier:
+            text.push(token)
+        if last in self.processor.ends:
+            self._last(last, text)
+        else:
+            text.push(last)
+            text.finish()
+        return text
 
 
 def greedy_tokens(

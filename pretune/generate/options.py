@@ -36,6 +36,7 @@ class GenerateConfig(Config):
         length_penalty: a finished hypothesis scores log probability / tokens ** length_penalty.
         early_stopping: beam search ends as soon as `beams` hypotheses are finished; `never` ends it only when none can
             become better.
+        n_best: number of the best texts of beam search that are given with their scores; 1 gives the best alone.
         lookup: at most this many tokens are guessed in a step, from what came before, and kept where the model chooses
             them too, so that the text is the same; 0: none; None: 16 where decoding by kernels makes it exact.
         stop: texts that end the continuation, and are not part of it, wherever token borders fall.
@@ -59,6 +60,7 @@ class GenerateConfig(Config):
     beams: int = Field(default=1, ge=1, le=MAX_BEAMS)
     length_penalty: float = Field(default=1.0, ge=-MAX_PENALTY, le=MAX_PENALTY)
     early_stopping: bool | Literal["never"] = False
+    n_best: int = Field(default=1, ge=1)
     lookup: int | None = Field(default=None, ge=0, le=MAX_LOOKUP)
     stop: tuple[str, ...] = ()
     seed: int = 0
@@ -71,6 +73,8 @@ class GenerateConfig(Config):
             raise ValueError("top_k, top_p and min_p restrict sampling: set temperature above 0, such as 1.0")
         if self.beams > 1 and self.temperature > 0:
             raise ValueError("beam search does not sample: set temperature to 0, or beams to 1")
+        if self.n_best > self.beams:
+            raise ValueError(f"n_best = {self.n_best} texts need as many beams, not {self.beams}: raise beams")
         if self.beams > 1 and self.lookup:
             raise ValueError("beam search does not guess tokens: set lookup to 0, or beams to 1")
         if "" in self.stop:
@@ -95,11 +99,25 @@ class GenerateOptions(TypedDict, total=False):
     beams: int
     length_penalty: float
     early_stopping: bool | Literal["never"]
+    n_best: int
     lookup: int
     stop: str | Sequence[str]
     seed: int
     special_tokens: bool
     keep_special: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the best texts that beam search found.
+
+    Attributes:
+        text: as of a continuation.
+        score: log probability / tokens ** length_penalty.
+    """
+
+    text: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -111,9 +129,11 @@ class Continuation:
         tokens: generated ids, the end token included.
         reason: why it ended: the end token, a stop text, `max_new_tokens`, or the model's context.
         prompt_tokens: tokens of the prompt.
+        candidates: the best texts of beam search, this one first, as many as `n_best` says; none where that is 1.
     """
 
     text: str
     tokens: list[int]
     reason: Reason
     prompt_tokens: int
+    candidates: tuple[Candidate, ...] = ()

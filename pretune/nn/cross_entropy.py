@@ -23,13 +23,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, bias: Tensor | None, labels: Tensor, chunk: int, drawn: Tensor | None, *pairs: Tensor
+        ctx: Any,
+        bias: Tensor | None,
+        labels: Tensor,
+        chunk: int,
+        drawn: Tensor | None,
+        smoothing: float,
+        *pairs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs, weights, hidden = pairs[::2], pairs[1::2], pairs[0]
         count, vocabulary = labels.shape[0], weights[0].shape[0]
         labels = F.pad(labels, (0, hidden.shape[0] - count))
         aligned = [_aligned(weight, hidden.dtype) for weight in weights]
-        needs = ctx.needs_input_grad[4:]
+        needs = ctx.needs_input_grad[5:]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         tokens = labels.new_empty(0 if drawn is None else count)
@@ -44,7 +50,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for x, w in zip(inputs[1:], aligned[1:], strict=True):
                 scores.addmm_(x[part], w.t())
             sample = None if drawn is None else (drawn[part], tokens[part])
-            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, any(needs), sample)
+            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, any(needs), sample, smoothing)
             total += loss
             correct += right
             scores[real:] = 0.0
@@ -67,7 +73,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if g is None else (g * scale if g.dtype == dtype else g.to(dtype).mul_(scale))
             for g, dtype in zip(flat, ctx.dtypes, strict=True)
         ]
-        return None if b is None else b * scale, None, None, None, *scaled
+        return None if b is None else b * scale, None, None, None, None, *scaled
 
 
 def _add_product(total: Tensor | None, scores: Tensor, x: Tensor, *, whole: bool) -> Tensor:
@@ -109,6 +115,7 @@ def _score(
     grad_b: Tensor | None,
     differentiate: bool,
     sample: tuple[Tensor, Tensor] | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Computes loss and correct predictions of some rows; their scores become the gradient of the logits in place.
 
@@ -117,6 +124,7 @@ def _score(
     Args:
         grad_b: the bias's gradient is added to it.
         sample: a uniform number for each row, and where to put the token that it draws.
+        smoothing: fraction of each target that is spread over all tokens.
 
     Shape:
         scores: (K, V); bias, grad_b: (V,); labels, sample: (K,); return: () fp32, () int64
@@ -133,12 +141,15 @@ def _score(
             logits.add_(bias)
         picked, best = logits.gather(1, y), logits.amax(dim=1, keepdim=True)
         torch.softmax(logits, dim=1, out=p)  # one fused kernel; the largest is at least 1 / V, so its log is safe
-        total += (best - p.amax(dim=1, keepdim=True).log() - picked).sum()
+        aim = picked if not smoothing else (1 - smoothing) * picked + smoothing * logits.mean(dim=1, keepdim=True)
+        total += (best - p.amax(dim=1, keepdim=True).log() - aim).sum()
         correct += (picked == best).sum()
         if sample is not None:
             sample[1][start : start + rows] = draw_tokens(p, sample[0][start : start + rows])
         if differentiate or grad_b is not None:
-            p.scatter_add_(1, y, torch.full_like(picked, -1.0))
+            p.scatter_add_(1, y, torch.full_like(picked, smoothing - 1.0))
+            if smoothing:
+                p.sub_(smoothing / p.shape[1])
             part.copy_(p)
         if grad_b is not None:
             grad_b += p.sum(dim=0)
@@ -156,11 +167,13 @@ def linear_cross_entropy(
     labels: Tensor,
     chunk: int = 2048,
     low_rank: LowRank | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T + bias`, in O(chunk x V) memory.
 
     Args:
         low_rank: a product that is added to the logits, or None.
+        smoothing: fraction of each target that is spread over all tokens, as `label_smoothing` of torch.
 
     Shape:
         hidden: (K, W), in the dtype of the matmuls; weight: (V, W); bias: (V,) or None; labels: (K,) int64, or
@@ -173,7 +186,7 @@ def linear_cross_entropy(
     if labels.shape[0] == 0:
         parts = [part[:0].float().sum() for part in (*pairs, bias) if part is not None]
         return torch.stack(parts).sum(), labels.new_zeros(())
-    total, correct, _ = _apply(pairs, bias, labels, chunk, None)
+    total, correct, _ = _apply(pairs, bias, labels, chunk, None, smoothing)
     return total, correct
 
 
@@ -197,11 +210,18 @@ def sampled_cross_entropy(
 
 
 def _apply(
-    pairs: Sequence[Tensor], bias: Tensor | None, labels: Tensor, chunk: int, drawn: Tensor | None
+    pairs: Sequence[Tensor],
+    bias: Tensor | None,
+    labels: Tensor,
+    chunk: int,
+    drawn: Tensor | None,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs the autograd function, with the rows in the dtype of the matmuls."""
     cast = [_in_matmul_dtype(tensor) if n % 2 == 0 else tensor for n, tensor in enumerate(pairs)]
-    result: tuple[Tensor, Tensor, Tensor] = _LinearCrossEntropy.apply(bias, labels, chunk, drawn, *cast)  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor, Tensor] = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        bias, labels, chunk, drawn, smoothing, *cast
+    )
     return result
 
 

@@ -125,13 +125,19 @@ class VocabularyHead(nn.Module):
         """Shape: (K, width) -> (K, V)."""
         return self.vocabulary.scores(self.transform(rows), self.bias)
 
-    def loss(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, rows: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """Gives the summed cross-entropy, without ever holding all scores.
+
+        Args:
+            smoothing: fraction of each target that is spread over all tokens.
 
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
-        return self.vocabulary.loss(self._padded(rows), labels, self.bias)
+        hidden = self._padded(rows)
+        if not smoothing:  # which a user's own vocabulary may not know
+            return self.vocabulary.loss(hidden, labels, self.bias)
+        return self.vocabulary.loss(hidden, labels, self.bias, smoothing)
 
     def sampled_loss(self, rows: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Does as `loss`, with a token drawn from the distribution of each row.

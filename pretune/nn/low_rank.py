@@ -216,10 +216,13 @@ class LowRankVocabulary(nn.Module):
         """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
         return torch.addmm(self.vocabulary.scores(rows, bias), self.low(rows), self.b.t())
 
-    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, rows: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
         low = (self.low(rows), self.b)
-        return linear_cross_entropy(rows, values_for(self.vocabulary, rows), bias, labels, low_rank=low)
+        table = values_for(self.vocabulary, rows)
+        return linear_cross_entropy(rows, table, bias, labels, low_rank=low, smoothing=smoothing)
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None
@@ -296,9 +299,11 @@ class DecomposedVocabulary(LowRankVocabulary):
         """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
         return super().scores(rows * self.factor, bias)
 
-    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, rows: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
-        return super().loss(rows * self.factor, labels, bias)
+        return super().loss(rows * self.factor, labels, bias, smoothing)
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None

@@ -266,9 +266,11 @@ class RoundedVocabulary(nn.Module):
         scores = self.packed.matmul(rows, self.inputs)
         return scores if bias is None else scores + bias.to(scores.dtype)
 
-    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, rows: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
-        return linear_cross_entropy(rows, values_for(self, rows), bias, labels)
+        return linear_cross_entropy(rows, values_for(self, rows), bias, labels, smoothing=smoothing)
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None

@@ -31,8 +31,14 @@ class VocabularyBrick(Protocol):
     def scores(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """Scores of all tokens. Shape: rows: (K, width), bias: (V,) -> (K, V)."""
 
-    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy and the number of correct predictions. Shape: (K, width), (K,) int64 -> (), ()."""
+    def loss(
+        self, rows: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Summed cross-entropy and the number of correct predictions. Shape: (K, width), (K,) int64 -> (), ().
+
+        Args:
+            smoothing: fraction of each target that is spread over all tokens.
+        """
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None
@@ -97,13 +103,18 @@ class Vocabulary(nn.Module):
         """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
         return F.linear(rows, self.weight, bias)
 
-    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, rows: Tensor, labels: Tensor, bias: Tensor | None = None, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy, without ever holding all scores.
+
+        Args:
+            smoothing: fraction of each target that is spread over all tokens.
 
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
-        return linear_cross_entropy(rows, self.weight, bias, labels)
+        return linear_cross_entropy(rows, self.weight, bias, labels, smoothing=smoothing)
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None

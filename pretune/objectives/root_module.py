@@ -50,6 +50,11 @@ class RootModule(nn.Module):
         return terms
 
 
+def unwrapped(model: TrainableModel) -> TrainableModel:
+    """The model itself, for who calls it in another way than the batch of a loss."""
+    return cast(TrainableModel, model.plain) if isinstance(model, SharedForward) else model
+
+
 class SharedForward:
     """A model that does not run again for the batch that it has just seen: loss and answers share one pass."""
 
@@ -64,6 +69,11 @@ class SharedForward:
         if self._last is None or self._last[0] is not batch:
             self._last = batch, self._model(batch)
         return self._last[1]
+
+    @property
+    def plain(self) -> object:
+        """The model, which runs each time that it is called."""
+        return self._model
 
     def __getattr__(self, name: str) -> Any:
         """The model's own attributes, such as its heads."""

@@ -87,7 +87,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
 
     name: ClassVar[str] = "extraction"
     role: ClassVar[str] = "extraction"
-    main_metric: ClassVar[str] = "f1"
+    main_metric: str = "f1"
     window: ClassVar[int] = 160  # the cost of scores grows with its square
 
     class Config(Task.Config):

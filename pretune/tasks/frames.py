@@ -37,7 +37,7 @@ class Frames(Extraction):
     """
 
     evoker: ClassVar[str]
-    main_metric: ClassVar[str] = "argument_f1"
+    main_metric: str = "argument_f1"
 
     class Config(Extraction.Config):
         """Which spans evoke frames.

@@ -73,7 +73,7 @@ class Multilabel(SequenceTask[MultilabelExample, MultilabelPrediction]):
 
     name: ClassVar[str] = "multilabel"
     problem_type: ClassVar[ProblemType] = "multi_label_classification"
-    main_metric: ClassVar[str] = "f1_micro"
+    main_metric: str = "f1_micro"
     target_dtype: ClassVar[type[np.generic]] = np.float32
 
     class Config(SequenceTask.Config):

@@ -38,7 +38,7 @@ class Nested(Extraction):
 
     name: ClassVar[str] = "nested"
     role: ClassVar[str] = "nested"
-    main_metric: ClassVar[str] = "f1"
+    main_metric: str = "f1"
 
     def __init__(self, config: Extraction.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)

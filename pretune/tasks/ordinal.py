@@ -45,7 +45,7 @@ class Ordinal(SequenceTask[ClassificationExample, Prediction]):
 
     name: ClassVar[str] = "ordinal"
     problem_type: ClassVar[ProblemType] = "multi_label_classification"
-    main_metric: ClassVar[str] = "qwk"
+    main_metric: str = "qwk"
 
     class Config(SequenceTask.Config):
         """The labels.

@@ -78,7 +78,7 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
 
     name: ClassVar[str] = "reading"
     role: ClassVar[str] = "question_answering"
-    main_metric: ClassVar[str] = "f1"
+    main_metric: str = "f1"
 
     class Config(Task.Config):
         """Which answers are given, and how they are scored.

@@ -61,7 +61,7 @@ class Regression(SequenceTask[RegressionExample, RegressionPrediction]):
 
     name: ClassVar[str] = "regression"
     problem_type: ClassVar[ProblemType] = "regression"
-    main_metric: ClassVar[str] = "pearson"
+    main_metric: str = "pearson"
     target_dtype: ClassVar[type[np.generic]] = np.float32
 
     class Config(SequenceTask.Config):

@@ -69,7 +69,7 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
 
     name: ClassVar[str] = "relations"
     role: ClassVar[str] = "relations"
-    main_metric: ClassVar[str] = "f1_macro"
+    main_metric: str = "f1_macro"
 
     class Config(Task.Config):
         """Classes and pairs.

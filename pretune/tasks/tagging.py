@@ -68,7 +68,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
 
     name: ClassVar[str] = "tagging"
     role: ClassVar[str] = "token_classification"
-    main_metric: ClassVar[str] = "f1"
+    main_metric: str = "f1"
 
     class Config(Task.Config):
         """Tags, and how they are learned.

@@ -94,7 +94,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     """
 
     view: ClassVar[str] = "examples"
-    main_metric: ClassVar[str] = "accuracy"
+    main_metric: str = "accuracy"
     needs_labels: ClassVar[bool] = True
     has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
@@ -145,6 +145,20 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     def needs_held_out(self) -> str | None:
         """The setting that `calibrate` cannot obey without validation examples; None where nothing was asked for."""
         return None
+
+    def observe(self, model: TrainableModel) -> None:
+        """Learns what it must know of the model that answers, before examples are encoded; by default nothing.
+
+        Raises:
+            UsageError: the model is of a sort that cannot answer.
+        """
+
+    def select_validation(self, rows: Sequence[Row]) -> None:
+        """Chooses of which validation rows `decode` gives an answer during training; by default of all.
+
+        Args:
+            rows: of all batches of all ranks.
+        """
 
     @classmethod
     def reads(cls, model: TrainableModel) -> bool:

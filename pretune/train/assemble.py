@@ -165,6 +165,8 @@ class TrainComponents:
             for number, part in enumerate(self.objective.alternatives)
             if isinstance(part, Task) and self.examples.get(part.name)
         ]
+        for scored in parts:
+            scored.task.select_validation([row for rows in scored.rows for row in rows or ()])
         scoring = SeveralScorings(parts) if len(self.tasks) > 1 else next(iter(parts), None)
         return Validation(data, self.tokenizer, self.metric(recipe), scoring, config.metric is not None)
 

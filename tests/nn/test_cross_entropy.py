@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.trainer_pt_utils import LabelSmoother
 
 from pretune.loss import cross_entropy
 from pretune.nn import cross_entropy as cross_entropy_kernels
@@ -153,3 +154,20 @@ def test_a_low_rank_product_is_added_to_the_logits(chunk: int) -> None:
     assert torch.equal(tokens, sampled_cross_entropy(*whole, bias, labels, drawn)[2])
     empty = sampled_cross_entropy(hidden[:0], weight, bias, labels[:0], drawn[:0], chunk, (low[:0], up))
     assert float(empty[0].detach()) == 0.0
+
+
+@pytest.mark.parametrize("chunk", [5, 64])
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+def test_label_smoothing_is_that_of_torch_and_of_transformers(smoothing: float, chunk: int) -> None:
+    torch.manual_seed(0)
+    hidden, weight, bias = (torch.randn(size, requires_grad=True) for size in ((37, 16), (70, 16), (70,)))
+    labels = torch.randint(70, (37,))
+    total, correct = linear_cross_entropy(hidden, weight, bias, labels, chunk, smoothing=smoothing)
+    actual = torch.autograd.grad(total, (hidden, weight, bias))
+    logits = hidden @ weight.T + bias
+    expected = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(actual, torch.autograd.grad(expected, (hidden, weight, bias), retain_graph=True))
+    theirs = LabelSmoother(epsilon=smoothing)({"logits": logits[None]}, labels[None])
+    torch.testing.assert_close(total / len(labels), theirs)
+    assert correct == (logits.argmax(dim=1) == labels).sum()

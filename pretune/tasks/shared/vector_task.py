@@ -55,7 +55,7 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
         reads_windows: a text may be read in windows, whose vectors are averaged.
     """
 
-    main_metric: ClassVar[str] = "spearman"
+    main_metric: str = "spearman"
     needs_labels: ClassVar[bool] = False
     reads_windows: ClassVar[bool] = False
 
