@@ -8,7 +8,7 @@
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
 their scores with their spread. `merge` writes a tuned model as a plain one; `compress_model` makes one smaller or
-faster; `combine` adds what several runs learned.
+faster; `combine` adds what several runs learned; `join` makes an encoder-decoder of two encoders.
 `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has
 estimators of scikit-learn.
 """
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         compress_model,
         cross_validate,
         finetune,
+        join,
         load,
         merge,
         pretrain,
@@ -46,6 +47,7 @@ __all__ = [
     "compress_model",
     "cross_validate",
     "finetune",
+    "join",
     "load",
     "merge",
     "pretrain",

@@ -19,6 +19,7 @@ from pretune.compress.at_load import round_for_use
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
+from pretune.evaluate.joining import Joined, join_folders
 from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
 from pretune.evaluate.merging import Merged, merge_folder
@@ -50,6 +51,7 @@ __all__ = [
     "Evaluation",
     "Guess",
     "IndependentPrediction",
+    "Joined",
     "Mistake",
     "Model",
     "Prediction",
@@ -63,6 +65,7 @@ __all__ = [
     "compress_model",
     "cross_validate",
     "finetune",
+    "join",
     "load",
     "merge",
     "pretrain",
@@ -143,6 +146,25 @@ def merge(path: Path | str, output: Path | str, *, step: Step | None = None, bas
     """
     source = find_source(Path(path), step, None if base is None else Path(base))
     return merge_folder(source, Path(output))
+
+
+def join(encoder: Path | str, decoder: Path | str, output: Path | str, *, seed: int = 0) -> Joined:
+    """Write a model that reads with one encoder and writes with another, joined by new cross-attention.
+
+    It is an encoder-decoder from then on: train it to write (`task="generation"`) before it is used.
+
+    Args:
+        encoder: folder of the BERT that reads.
+        decoder: folder of the BERT that writes; it may be the same one.
+        output: folder to write: a new or an empty one.
+        seed: of the weights that neither model has.
+
+    Raises:
+        UsageError: models that cannot be joined.
+        MissingInputError, DataError: as `load`; or the two have other tokenizers.
+        CannotCreateError: the folder holds something.
+    """
+    return join_folders(find_source(Path(encoder)), find_source(Path(decoder)), Path(output), seed)
 
 
 def combine(

@@ -1,4 +1,4 @@
-"""Verbs of what tuning methods learned: merge, delta add, delta average, delta subtract."""
+"""Verbs that make models of models: merge, join, delta add, delta average, delta subtract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import App, Group, Parameter
 
 from pretune.cli.loading import OfBase, OfStep, parse_step
 from pretune.cli.session import DEFAULT, Common, Session
-from pretune.wording import counted
+from pretune.wording import counted, listed
 
 Operation = Literal["add", "average", "subtract"]
 HeadChoice = Literal["sum", "first", "average"]
@@ -38,6 +38,29 @@ def merge(model: Path, /, *, output: Path, step: OfStep = None, base: OfBase = N
         widened = counted(result.widened, "rounded matrix", "rounded matrices")
         session.say(f"{widened} of the base became plain ones in fp32")
     session.say(f"next: pretune export {shlex.quote(str(output))} FOLDER")
+
+
+def join(encoder: Path, decoder: Path, /, *, output: Path, seed: int = 0, session: Common = DEFAULT) -> None:
+    """Join two encoders: one reads, the other writes, as an encoder-decoder that fine-tuning then teaches to write.
+
+    Attention from the second to the first is new, so that the model must be trained before it is used.
+
+    Args:
+        encoder: folder of the BERT that reads.
+        decoder: folder of the BERT that writes; it may be the same one.
+        output: folder to write: a new or an empty one.
+        seed: of the weights that neither model has.
+    """
+    session.start()
+    session.say(f"joining {encoder} (reads) and {decoder} (writes) -> {output}")
+    from pretune import api
+
+    result = api.join(encoder, decoder, output, seed=seed)
+    session.say(
+        f"done: {counted(result.weights, 'weight')}, of which {result.new:,} begin at random ({listed(result.parts)}): "
+        "the model writes nothing of use before it is fine-tuned"
+    )
+    session.say(f"next: pretune finetune --model {shlex.quote(str(output))} --task generation --train FILE")
 
 
 def register_delta(app: App, group: Group, position: int) -> None:

@@ -143,6 +143,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "embed": ("pretune embed bert new.csv --output vectors.npy",),
     "export": ("pretune export classifier exported",),
     "merge": ("pretune merge tuned --output plain",),
+    "join": ("pretune join bert bert --output bert2bert",),
     "delta add": ("pretune delta add polite short --output both",),
     "delta average": ("pretune delta average seed1 seed2 seed3 --output mean",),
     "delta subtract": ("pretune delta subtract tuned rude --output polite",),

@@ -11,7 +11,7 @@ from cyclopts import App, Group
 from pretune.cli.adapters import NO_ADAPTERS, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.compressing import USAGE, compress
-from pretune.cli.deltas import merge, register_delta
+from pretune.cli.deltas import join, merge, register_delta
 from pretune.cli.evaluating import evaluate
 from pretune.cli.export import Pooling, export
 from pretune.cli.inputs import (
@@ -50,7 +50,7 @@ def register(app: App) -> None:
     evaluating.default(evaluate)
     evaluating.command(clue, usage=CLUE_USAGE)
     app.command(evaluating)
-    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, merge, verify)
+    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, merge, join, verify)
     for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
     register_delta(app, group, len(verbs) + 1)

@@ -20,6 +20,7 @@ from pretune.interop.chat_templates import check_chat_templates
 from pretune.interop.file_fields import AT_READING, CARRIED_WHOLE, GENERATION, config_table
 from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
+from pretune.interop.nested_fields import NestedFields, nested_config
 from pretune.interop.present_heads import present_heads, stated_class
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.rounded_files import check_notice, places_of, rounding_fields
@@ -147,10 +148,13 @@ def interpret(
     stated_fields = {**beside, **_renamed(path, module, config_fields)}
     fields = {name: _plain(name, value) for name, value in stated_fields.items() if name in _known_fields(module)}
     fields = {**getattr(module, "FILE_DEFAULTS", {}), **fields}
+    nested = NestedFields.read(path, module, config_fields)
+    fields |= nested.known
     if encoder_class_of(family) is not None and stated_class(config_fields) == encoder_class_of(family):
         fields["is_encoder_decoder"] = False
     _in_range(module, fields, path)
-    in_training = training_notes(path, config_fields, config_table(module))
+    notes += nested.notes
+    in_training = training_notes(path, config_fields, config_table(module)) + nested.training_notes
     rate = getattr(module, "ATTENTION_DROPOUT", "")
     attention = fields.pop(rate, 0.0)
     if attention and rate not in overrides:
@@ -173,7 +177,7 @@ def interpret(
         _problem_type(path, config_fields),
         output=_score_output(path, config_fields),
         states_problem_type=config_fields.get("problem_type") is not None,
-        extras=handed_on_fields(config_fields, config_table(module)) | _several_ends(config_fields),
+        extras=handed_on_fields(config_fields, config_table(module)) | _several_ends(config_fields) | nested.handed_on,
         metadata=metadata,
         has_metadata=FIELD in config_fields,
         notes=notes,
@@ -340,6 +344,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
     config |= {name: value for name, value in model.extras.items() if name not in config}
+    config |= nested_config(model)
     if "n_positions" in config:
         config.setdefault("n_ctx", config["n_positions"])  # the older name, which llama.cpp's converter reads
     if tokenizer is not None:

@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused, treatment_of
 from pretune.interop.vector_fields import VECTOR_TABLES
 from pretune.models.generation_fields import GENERATION_FIELDS
-from pretune.models.model import Family
+from pretune.models.model import Config, Family
 from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
 
 GENERATION = "generation_config.json"
@@ -188,16 +188,21 @@ def check_files(folder: Path) -> None:
             raise DataError(f"{path}: {treatment.reason}; {treatment.remedy}")
 
 
-def config_table(family: Family) -> FieldTable:
-    """Returns the table of `config.json` for a family: its own fields go before those that are common to all."""
-    return {**COMMON_FIELDS, **own_fields(family)}
+def config_table(family: Family, schema: type[Config] | None = None) -> FieldTable:
+    """Returns the table of `config.json` for a family: its own fields go before those that are common to all.
+
+    Args:
+        schema: its fields in the configuration of another family; by default its `Config`.
+    """
+    return {**COMMON_FIELDS, **own_fields(family, schema)}
 
 
-def own_fields(family: Family) -> FieldTable:
+def own_fields(family: Family, schema: type[Config] | None = None) -> FieldTable:
     """Returns what is particular to a family in the table of its `config.json`."""
-    older: frozenset[str] = getattr(family.Config, "OLDER_FIELDS", frozenset())
+    fields = schema or family.Config
+    older: frozenset[str] = getattr(fields, "OLDER_FIELDS", frozenset())
     own: dict[str, Treatment] = dict.fromkeys(sorted(older), done("an older form of another field"))
-    for name, field in family.Config.model_fields.items():
+    for name, field in fields.model_fields.items():
         allowed = _only_values(field.annotation)
         own[name] = done() if allowed is None else _literal(allowed)
     own |= {other: done(f"another name of `{name}`") for other, name in getattr(family, "OTHER_NAMES", {}).items()}

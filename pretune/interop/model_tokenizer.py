@@ -129,12 +129,16 @@ _ROLES = ("pad", "bos", "eos", "cls", "sep", "mask")
 def token_ids(schema: type[Config], vocabulary: Vocabulary) -> dict[str, Any]:
     """The fields of a family's configuration that are ids of tokens, as a tokenizer has them.
 
-    The decoder begins with what it begins with in the published models, pad or end; what they force, is forced.
+    The decoder begins with what it begins with in the published models: pad, end, or what stands before a text; what
+    they force, is forced.
     """
     roles = {role: getattr(vocabulary, role) for role in _ROLES} | {"eos": vocabulary.ending}
     usual = {name: field.default for name, field in schema.model_fields.items() if name.endswith("_token_id")}
-    starts_with_pad = usual.get("decoder_start_token_id") == usual.get("pad_token_id")
-    roles["decoder_start"] = roles["pad"] if starts_with_pad else roles["eos"]
+    first = usual.get("decoder_start_token_id")
+    if first == usual.get("bos_token_id"):
+        roles["decoder_start"] = roles["bos"] if roles["bos"] is not None else roles["cls"]
+    else:
+        roles["decoder_start"] = roles["pad"] if first == usual.get("pad_token_id") else roles["eos"]
     roles["forced_bos"], roles["forced_eos"] = (
         roles[role] if usual.get(f"forced_{role}_token_id") is not None else None for role in ("bos", "eos")
     )

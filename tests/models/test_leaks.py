@@ -59,6 +59,7 @@ RULES: dict[str, tuple[Rule, dict[str, Any]]] = {
     "qwen2": (earlier, _LLAMA),
     "qwen3": (earlier, _LLAMA),
     "bart": (earlier, {}),
+    "bert2bert": (earlier, {}),
     "marian": (earlier, {}),
     "t5": (earlier, _T5),
 }

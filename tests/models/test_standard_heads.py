@@ -24,6 +24,7 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     **{name: (case.config, dict(case.small)) for name, case in CASES.items()},
     **{name: (case[0], dict(case[1])) for name, case in PAIRS.items()},
     "bert": (hf.BertConfig, _BERT),
+    "bert2bert": (hf.EncoderDecoderConfig, {"encoder": _BERT, "decoder": _BERT}),
     "gpt2": (hf.GPT2Config, _GPT),
     "xlnet": (
         hf.XLNetConfig,

@@ -30,6 +30,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "albert": {**_WIDTH, "embedding_size": 16},
     "bart": _SIDES,
     "bert": _WIDTH,
+    "bert2bert": {"encoder": _WIDTH, "decoder": _WIDTH},
     "distilbert": {"dim": 32, "n_heads": 4, "n_layers": 2, "hidden_dim": 48},
     "electra": {**_WIDTH, "embedding_size": 16},
     "gpt": {"n_embd": 32, "n_head": 4, "n_layer": 2},
@@ -46,7 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 FAMILIES = tuple(SHAPES)
 assert set(FAMILIES) == set(variants("models"))
-ENCODER_DECODERS = ("bart", "marian", "t5")
+ENCODER_DECODERS = ("bart", "bert2bert", "marian", "t5")
 
 
 def tiny(family: str, heads: tuple[str, ...] = ("classification",), **fields: Any) -> LanguageModel:

@@ -23,10 +23,11 @@ from pretune.tune.method import find_method
 from pretune.tune.prefix import Config
 
 LENGTHS, SOURCES = (6, 1, 9, 6), (4, 3, 7, 4)
-ROLES = {"xlnet": "plm", **dict.fromkeys(("bart", "marian", "t5", "gpt", "gpt2", "gpt3", "llama"), "clm")}
-ROLES |= dict.fromkeys(("qwen2", "qwen3"), "clm")
+ROLES = {"xlnet": "plm", **dict.fromkeys(("bart", "bert2bert", "marian", "t5", "gpt2", "gpt3", "llama"), "clm")}
+ROLES |= dict.fromkeys(("gpt", "qwen2", "qwen3"), "clm")
 _GROUPED = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
 FIELDS: dict[str, dict[str, Any]] = {
+    "bert2bert": {"decoder_start_token_id": 2},
     "modernbert": {"global_attn_every_n_layers": 2, "local_attention": 4},
     "gpt3": {
         "num_layers": 2,
