@@ -19,13 +19,20 @@ AXES: Mapping[str, tuple[str, str]] = {
     "tasks": ("tasks", "--task {}"),
     "objectives": ("objectives", "--objective {}"),
     "families": ("models", "--model.family {}"),
+    "losses": ("tasks.vector_losses", "--task.similarity.loss {}"),
     "tuning": ("tune", "--tune {}"),
     "optimizers": ("optim", "--optimizer.name {}"),
 }
 """The lists of variants: the folder of each, and the flag that chooses one."""
 SCHEDULES = "schedules"
 LISTS = (*AXES, SCHEDULES)
-_FIELDS = {"tasks": "--task.{}.", "objectives": "--objective.{}.", "tuning": "--tune.{}.", "optimizers": "--optimizer."}
+_FIELDS = {
+    "tasks": "--task.{}.",
+    "objectives": "--objective.{}.",
+    "losses": "--task.similarity.loss.{}.",
+    "tuning": "--tune.{}.",
+    "optimizers": "--optimizer.",
+}
 _INSIDE = {"tasks": ("columns",), "optimizers": ("name",), "families": ("OLDER_FIELDS",)}
 """Fields that are set elsewhere."""
 

@@ -46,7 +46,7 @@ _MOST_VARIANTS = 8
 _WORDS = re.compile(r"(?:^|[^\w{.\-/<\[])[A-Za-z][a-z]+(?:[ ,;:.)?!]|$)")
 _COMMAND = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotext) [\w\-{]|^<!--")
 _CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
-_AXES = ("models", "objectives", "tasks", "tune", "optim")
+_AXES = ("models", "objectives", "tasks", "vector_losses", "tune", "optim")
 _FORMAT_HOLE = re.compile(r"\{\{([a-z]\w+)\}\}")  # of a text that `format` fills in
 _LIMITS = ("gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of")
 _LOG_HOLE = re.compile(r"%(?:[sr]|0?\d*d|\.\df)")

@@ -18,17 +18,17 @@ TEXTS = "texts"
 """The target that holds the marks of all texts of a batch."""
 DIGEST = 4
 MARKS = DIGEST + 1
-"""Numbers of a mark: four of a digest, which fp32 holds exactly, and the score of the pair."""
+"""Numbers of a mark: four of a digest, which fp32 holds exactly, and how alike the example's first text is to it."""
 
 
 def text_marks(
-    columns: Sequence[Sequence[NDArray[np.int64] | None]], scores: Sequence[float] | None = None
+    columns: Sequence[Sequence[NDArray[np.int64] | None]], scores: Sequence[Sequence[float]] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Marks the texts of some examples, as a target of their batch.
 
     Args:
         columns: the first texts, the second ones, and so on; None for one that is not there.
-        scores: how alike the first two texts are; not known by default.
+        scores: of each example, how alike its first text is to each further one, as far as it is known; not by default.
 
     Shape:
         return: (N,), (N, number of columns, MARKS) fp32
@@ -38,8 +38,8 @@ def text_marks(
     for number, column in enumerate(columns):
         digests = b"".join(_digest(text) for text in column)
         marks[:, number, :DIGEST] = np.frombuffer(digests, "<u2").reshape(count, DIGEST)
-    if scores is not None:
-        marks[:, 0, DIGEST] = scores
+    for row, known in zip(marks, scores or (), strict=False):
+        row[1 : len(known) + 1, DIGEST] = known
     return torch.arange(count), torch.from_numpy(marks)
 
 
@@ -52,13 +52,20 @@ def false_negatives(marks: Tensor) -> Tensor:
     Shape:
         marks: (N, k, MARKS); return: (N, (k - 1) N) bool
     """
-    count, columns = marks.shape[:2]
-    ids = torch.unique(marks[..., :DIGEST].flatten(0, 1), dim=0, return_inverse=True)[1].view(count, columns)
+    count = len(marks)
+    ids = text_ids(marks)
     candidates = torch.cat([ids[:, 1], ids[:, 2:].flatten()])
     false: Tensor = (ids[:, :1] == candidates) | (ids[:, 1:2] == candidates)
     false[:, :count] |= ids[:, :1] == ids[:, 0]
     false[:, :count].fill_diagonal_(False)
     return false
+
+
+def text_ids(marks: Tensor) -> Tensor:
+    """A number for each text, the same for the same texts. Shape: marks: (N, k, MARKS); return: (N, k)"""
+    count, columns = marks.shape[:2]
+    ids: Tensor = torch.unique(marks[..., :DIGEST].flatten(0, 1), dim=0, return_inverse=True)[1]
+    return ids.view(count, columns)
 
 
 def is_among(marks: Tensor, others: Tensor) -> Tensor:

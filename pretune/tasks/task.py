@@ -332,6 +332,7 @@ def build_row(
         example,
         tuple(text[1][index] for text, index in present),
         cut=sum(len(text[0]) - len(index) + getattr(text, "dropped", 0) for text, index in present),
+        others=tuple(run for run in runs[3:] if run is not None),
     )
 
 

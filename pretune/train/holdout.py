@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the configuration is read without numpy
 
 FEWEST = 100  # rows from which some are held out without being asked for
 _RATE, _WANTED, _MOST, _AT_MOST = 0.1, 30, 0.2, 2000  # of the rows; rows, but no more than this rate; rows
-_NO_TEXTS = ("label", "labels", "value", "origin")  # fields of an example that make no other text of it
+_NO_TEXTS = ("label", "labels", "value", "values", "origin")  # fields of an example that make no other text of it
 
 
 class HoldoutConfig(Config):

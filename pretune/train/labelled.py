@@ -295,7 +295,7 @@ def _digest(rows: Sequence[Encoded]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         targets = np.zeros(0) if row.targets is None else row.targets
-        runs = [row.tokens, row.second, row.third, *row.choices]
+        runs = [row.tokens, row.second, row.third, *row.choices, *row.others]
         sizes = [row.example, *(-1 if run is None else len(run) for run in runs), *targets.shape]
         digest.update(np.array(sizes).tobytes() + f"{targets.dtype.str}{row.targets is None}".encode())
         for run in runs:

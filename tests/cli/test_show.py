@@ -18,14 +18,17 @@ from pretune.cli.variant_files import read_config, read_variant
 from pretune.find import find_class, variants
 from pretune.objectives.objective import Objective
 from pretune.tasks.task import Task
+from pretune.tasks.vector_losses.vector_loss import VectorLoss
 
 VARIANTS = [(axis, name) for axis, _ in AXES.values() for name in variants(axis)]
+
+CLASSES = {"objectives": Objective, "tasks": Task, "tasks.vector_losses": VectorLoss}
 
 
 def config_of(axis: str, name: str) -> type[BaseModel]:
     """The class itself, from the imported file."""
-    if axis in ("objectives", "tasks"):
-        base: Any = Task if axis == "tasks" else Objective
+    if axis in CLASSES:
+        base: Any = CLASSES[axis]
         return find_class(axis, name, base).Config  # type: ignore[no-any-return]
     config: type[BaseModel] = importlib.import_module(f"pretune.{axis}.{name}").Config
     return config

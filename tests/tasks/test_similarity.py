@@ -215,7 +215,7 @@ def test_labels_decide_on_the_loss() -> None:
         return str(Similarity(Similarity.Config(**fields), make_vocabulary()).resolve_config(examples).loss)
 
     assert loss(None, None) == loss("1", "1") == loss("x", "0", loss="contrast") == "contrast"
-    assert loss("0", "1") == loss("0.5", "4") == "scores"
+    assert loss("0", "1") == loss("0.5", "4") == loss("0", "1", loss="scores") == "cosent"
     with pytest.raises(DataError, match=r"sts\.csv:1: no label, where other pairs have one"):
         loss("1", None)
     with pytest.raises(DataError, match=r"label 'sport' is not a number.*label"):

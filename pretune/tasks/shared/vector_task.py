@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pretune.errors import DataError, UsageError
 from pretune.tasks.shared.windowed import cut_text
 from pretune.tasks.task import Example, Task, build_row, encode_texts
-from pretune.text.readers.labelled import LabelledText
+from pretune.text.readers.records import Record, is_missing
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.windows import Window
 from pretune.text.tokenizer.long_texts import EncodedText
@@ -27,14 +28,23 @@ class PairExample(Example):
     Attributes:
         text: never empty.
         second: the text that belongs to it; None in records that cannot be trained on.
-        third: one that looks alike and does not belong to it.
+        third: one that looks alike and does not belong to it: a negative.
         label: how alike the first two are, a number as text; read where scores are wanted.
+        others: further negatives.
+        values: the label, where it is a list of numbers: the scores of all further texts, or a teacher's vector.
     """
 
     text: str
     second: str | None = None
     third: str | None = None
     label: str | None = None
+    others: tuple[str, ...] = ()
+    values: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """All of them."""
+        return () if self.third is None else (self.third, *self.others)
 
 
 class PairVectors(NamedTuple):
@@ -62,6 +72,11 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
     class Config(Task.Config):
         """What tasks share."""
 
+    @property
+    def needs_second(self) -> bool:
+        """Whether it learns from pairs alone."""
+        return True
+
     def resolve_config(self, examples: Sequence[PairExample]) -> Task.Config:
         """Nothing is filled in.
 
@@ -71,7 +86,7 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
         if not examples:
             raise DataError("no examples: the file has a header at most; give it pairs of texts")
         for example in examples:
-            if example.second is None:
+            if example.second is None and self.needs_second:
                 raise DataError(
                     f"{example.origin}: {self.name} learns from pairs; name the column of the second texts with "
                     "--second (data.columns.second)"
@@ -85,29 +100,35 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
         return ["labels are not used: each pair is taken for texts that belong together"]
 
     def read(self, record: Mapping[str, object]) -> PairExample:
-        """A text, its second and third, and the label."""
-        fields = LabelledText.read(record, self.config.columns)
-        return PairExample(fields.text, fields.second, fields.third, fields.label, origin=fields.origin)
+        """A text, its second one, its negatives (a text, or a list of texts), and the label."""
+        columns, fields = self.config.columns, Record.of(record)
+        text = fields.text(columns.text, "columns.text")
+        second = fields.text(columns.second, "columns.second") if columns.second else None
+        third, *others = _negatives(fields, columns.third) if columns.third else [None]
+        values = _numbers(fields, columns.label)
+        label = None if values is not None else fields.label(columns.label, "columns.label")
+        return PairExample(text, second, third, label, tuple(map(str, others)), values, origin=fields.origin)
 
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example, or for each window of its longest text; each text is a sequence of its own."""
         if self.config.truncate == "windows" and not self.reads_windows:
             raise UsageError(f"task.{self.name}.truncate windows: a text has one vector; use head, tail or head+tail")
         max_tokens, keep = length - self.vocabulary.overhead(False), self.keep(length)
+        further = max((len(example.others) for example in examples), default=0)
+        texts_of = [(each.text, each.second, each.third, *each.others) for each in examples]
         columns = [
-            encode_texts(examples, [getattr(example, name) for example in examples], tokenizer, keep)
-            for name in ("text", "second", "third")
+            encode_texts(examples, [texts[n] if n < len(texts) else None for texts in texts_of], tokenizer, keep)
+            for n in range(3 + further)
         ]
         rows: list[Encoded] = []
         for n, (example, *texts) in enumerate(zip(examples, *columns, strict=True)):
             windows = [[] if text is None else cut_text(self, text, max_tokens, example) for text in texts]
-            score = self.score_of(example)
-            targets = None if score is None else np.array(score)
+            targets = self.targets_of(example)
             rows += [_aligned_row(n, texts, aligned, targets) for aligned in align_windows(windows)]
         return rows
 
-    def score_of(self, example: PairExample) -> float | None:
-        """How alike the texts of a pair are, where it learns that; None where it does not."""
+    def targets_of(self, example: PairExample) -> NDArray[np.generic] | None:
+        """What is learned from the label of an example; None, the default, for nothing. Shape: return: (any,)"""
         return None
 
     def merge(self, example: PairExample, answers: Sequence[PairAnswer]) -> float:
@@ -209,9 +230,83 @@ def number_of(example: PairExample) -> float:
     return float(str(example.label))
 
 
+def scores_of(examples: Sequence[PairExample]) -> list[float]:
+    """The labels of pairs as numbers that differ.
+
+    Raises:
+        DataError: a pair has none, one is no number, or all are the same.
+    """
+    remedy = "name another column with --label, or set task.similarity.loss to contrast to take all as alike"
+    missing = next((example for example in examples if example.label is None), None)
+    if missing is not None:
+        what = "no label, where other pairs have one; give all pairs one"
+        if missing.values is not None:
+            what = f"the label is a list of {len(missing.values)} numbers; give one number"
+        raise DataError(f"{missing.origin}: {what}, {remedy}")
+    try:
+        scores = [number_of(example) for example in examples]
+    except DataError as error:
+        raise DataError(f"{error}; or {remedy}") from None
+    if len(set(scores)) == 1:
+        raise DataError(
+            f"{examples[0].origin.source}: all labels are {scores[0]:g}, so that they put pairs in no order; give "
+            f"pairs with other labels, {remedy}"
+        )
+    return scores
+
+
 def is_number(label: str | None) -> bool:
     """Whether a label is a finite number."""
     try:
         return math.isfinite(float(label or ""))
     except ValueError:
         return False
+
+
+def _negatives(record: Record, name: str) -> list[str]:
+    """The negatives of a record: a text, or a list of texts, which a table holds as JSON.
+
+    Raises:
+        DataError: no such field, no value, an empty list, or an item that is no text.
+    """
+    value = record.get(name)
+    is_list = not isinstance(value, str) or (value.startswith("[") and _is_json_of_texts(value))
+    if name not in record or is_missing(value) or not (is_list and record.items_of(name, value) is not None):
+        return [record.text(name, "columns.third")]
+    texts = record.strings(name, "columns.third")
+    if not texts:
+        raise record.error(f"field {name!r} is an empty list", "give each example a negative (pretune mine finds some)")
+    return texts
+
+
+def _is_json_of_texts(text: str) -> bool:
+    """Whether a cell is a list of texts as JSON, and no text that begins with a bracket."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _numbers(record: Record, name: str) -> NDArray[np.float32] | None:
+    """The label, where it is a list of numbers; None where it is something else.
+
+    Raises:
+        DataError: a list of something else, or a number that is not finite.
+    """
+    value = record.get(name)
+    if value is None or (isinstance(value, str) and not value.lstrip().startswith("[")):
+        return None
+    try:
+        items = record.items_of(name, value)
+    except DataError:
+        return None  # a text that begins with a bracket
+    if items is None:
+        return None
+    for number, item in enumerate(items):
+        if not isinstance(item, int | float) or isinstance(item, bool) or not math.isfinite(item):
+            raise record.error(
+                f"field '{name}[{number}]' = {str(item)[:20]!r} is not a finite number",
+                "give scores or a vector as a list of numbers",
+            )
+    return np.array(items, np.float32)

@@ -53,6 +53,7 @@ class ExampleView(View):
                     offsets=row.offsets,
                     answers_for=row.answers_for,
                     choices=row.choices,
+                    others=row.others,
                 )
             )
         return samples

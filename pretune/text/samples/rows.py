@@ -34,6 +34,7 @@ class Encoded:
         answers_for: which tokens of the text that was cut into windows (the second one of a pair, if it was) this row
             answers for; of the others, another row does.
         choices: texts among which one is to be chosen, each of which is read behind `tokens` in a sequence of its own.
+        others: texts after the third, each a sequence of its own.
     """
 
     tokens: Ints
@@ -46,11 +47,13 @@ class Encoded:
     repeated: int = 0
     answers_for: slice = field(default_factory=all_tokens)
     choices: tuple[Ints, ...] = ()
+    others: tuple[Ints, ...] = ()
 
     @property
     def texts(self) -> list[Ints]:
         """Those that are there, in order."""
-        return [text for text in (self.tokens, self.second, self.third, *self.choices) if text is not None]
+        texts = (self.tokens, self.second, self.third, *self.others, *self.choices)
+        return [text for text in texts if text is not None]
 
     @property
     def size(self) -> int:
@@ -131,6 +134,7 @@ class Row:
             found; None where the store does not say, or nobody asked.
         other_word_flags: the same of `other`.
         choices: texts among which one is to be chosen, each of which is read behind `tokens`; view "examples".
+        others: texts after the third, each a sequence of its own; view "examples".
     """
 
     sample: tuple[int, int, int]
@@ -148,6 +152,7 @@ class Row:
     word_flags: Flags | None = None
     other_word_flags: Flags | None = None
     choices: tuple[Ints, ...] = ()
+    others: tuple[Ints, ...] = ()
 
     @property
     def text(self) -> Text:
@@ -157,7 +162,8 @@ class Row:
     @property
     def size(self) -> int:
         """Tokens of the sample, further texts included, as often as they are read."""
-        texts = [text for text in (self.tokens, self.second, self.third, *self.choices) if text is not None]
+        further = (self.second, self.third, *self.others, *self.choices)
+        texts = [self.tokens, *(text for text in further if text is not None)]
         return sum(map(len, texts)) + max(0, len(self.choices) - 1) * len(self.tokens)
 
 
