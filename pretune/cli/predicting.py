@@ -240,8 +240,7 @@ class _Choice:
         Raises:
             UsageError: `--top` or `--threshold` of a model that gives no probabilities.
         """
-        from pretune.tasks.shared.predictions import IndependentPrediction, Prediction
-        from pretune.tasks.task import prediction_fields
+        from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, prediction_fields
 
         if not isinstance(prediction, Prediction):
             fields = prediction_fields(prediction)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
@@ -124,6 +124,19 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
             DataError: the examples cannot train this task.
         """
         return self.config
+
+    def join_examples(self, examples: Sequence[ExampleT]) -> list[ExampleT]:
+        """The examples that records make together, such as the list of a query; by default each makes one.
+
+        Called of data that are trained on or scored, once what is held out is decided; a prediction is one a record.
+
+        Raises:
+            DataError: records that contradict each other.
+        """
+        return list(examples)
+
+    def use_training_rows(self, rows: Sequence[Encoded]) -> None:
+        """Gives the rows that it will be trained on, for a task that draws from all of them; by default nothing."""
 
     def calibrate(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> Config:
         """Returns the configuration with what held-out predictions decide filled in; by default nothing.
@@ -252,13 +265,6 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
 AnyTask: TypeAlias = Task[Example, object, object]
 """A task whose types are its own business, where it is found by name."""
-
-
-def prediction_fields(prediction: object) -> dict[str, object]:
-    """A task's prediction as plain values by name, for a line of JSON."""
-    if is_dataclass(prediction) and not isinstance(prediction, type):
-        return asdict(prediction)
-    return dict(prediction) if isinstance(prediction, Mapping) else {"prediction": prediction}
 
 
 def data_stats(rows: Sequence[Encoded]) -> dict[str, int]:

@@ -80,6 +80,7 @@ class LabelledData:
                 self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
         if self.held_out is not None:
             self.train, self.validation = self.held_out.train, self.held_out.validation
+        self.train, self.validation = reader.join_examples(self.train), reader.join_examples(self.validation)
         if recipe.distil.unlabelled:
             resolved = _config_of_teacher(reader, recipe)
         else:
@@ -127,6 +128,8 @@ class LabelledData:
             self._rows[split] = self.task.encode(examples, self._tokenizer, self._length)
         self._unknown[split] = unknown.unknown
         count, is_training = len(examples), split == "train"
+        if is_training:
+            self.task.use_training_rows(self._rows[split])
         texts = counted(count, "training text") if is_training else counted(count, "validation text")
         remedy = "" if any(note.startswith("warning: ") for note in self.notes) else TRAINING_REMEDY  # said once
         note = unknown.summary("the training texts" if is_training else "the validation texts", remedy)

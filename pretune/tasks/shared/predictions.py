@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Self, TypeVar, cast
 
 from pretune.table import Table, rounded_text
@@ -179,3 +180,10 @@ def cells_of(prediction: object) -> list[object]:
     if isinstance(prediction, Prediction):
         return [prediction.label, prediction.probability]
     return list(prediction.values()) if isinstance(prediction, Values) else [prediction]
+
+
+def prediction_fields(prediction: object) -> dict[str, object]:
+    """A task's prediction as plain values by name, for a line of JSON."""
+    if is_dataclass(prediction) and not isinstance(prediction, type):
+        return asdict(prediction)
+    return dict(prediction) if isinstance(prediction, Mapping) else {"prediction": prediction}

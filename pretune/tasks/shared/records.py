@@ -38,7 +38,7 @@ def read_examples(
     examples = [example for _, example in pairs]
     if skipped is not None and skipped.count:
         _log.warning("%s", skipped.describe())
-    return examples
+    return examples if every_row else task.join_examples(examples)
 
 
 def iterate_examples(
