@@ -30,9 +30,9 @@ from pretune.objectives.objective import Objective
 from pretune.objectives.root_module import RootModule
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import is_finite
-from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task, data_stats
+from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoded, Row
+from pretune.text.samples.rows import Encoded, Row, data_stats
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer

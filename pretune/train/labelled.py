@@ -16,11 +16,11 @@ from pretune.interop.metadata import read_metadata
 from pretune.interop.run_folder import check_has_model
 from pretune.interop.tuned_model import labels_of_folder
 from pretune.tasks.shared.records import iterate_examples
-from pretune.tasks.task import AnyTask, Example, Task, data_stats
+from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.readers.labelled import Data, NamedData
 from pretune.text.readers.records import Column, SkippedRecords, is_missing
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoded
+from pretune.text.samples.rows import Encoded, data_stats
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, describe_cut
 from pretune.train.holdout import Holdout, hold_out

@@ -19,7 +19,7 @@ from pretune.errors import DataError, MissingInputError
 from pretune.evaluate.engine import predict_examples
 from pretune.model import Model
 from pretune.tasks.shared.records import read_examples
-from pretune.tasks.task import data_stats
+from pretune.text.samples.rows import data_stats
 from tests.train.trainkit import SHAPE, WORDS, make_tokenizer
 
 TAGGING = Path(__file__).parent / "tagging.py"

@@ -20,8 +20,8 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.tasks.choice import Choice, ChoiceExample
 from pretune.tasks.shared.records import read_examples
-from pretune.tasks.task import data_stats
 from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import data_stats
 
 WORDS = word_tokenizer()
 NOUNS = ["fox", "dog", "cat", "hat"]

@@ -16,11 +16,11 @@ from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
 from pretune.tasks.reading import Reading, ReadingExample
 from pretune.tasks.shared.reading_answers import Scored, WindowAnswers, best_answer, best_spans, join_windows
-from pretune.tasks.task import data_stats
 from pretune.text.annotation import Answer
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin, Record
 from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import data_stats
 from pretune.train.holdout import HoldoutConfig, hold_out
 
 TEXT = "the quick brown fox jumps over the lazy dog . " * 8 + "a hat"

@@ -22,9 +22,9 @@ from pretune.tasks.relations import NO_RELATION, PairAnswer, Relations
 from pretune.tasks.shared.link_predictions import LinkPrediction
 from pretune.tasks.shared.marked_pairs import PairMarks, keep_around
 from pretune.tasks.shared.records import read_examples
-from pretune.tasks.task import data_stats
 from pretune.text.annotation import Span
 from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import data_stats
 from tests.train.trainkit import SHAPE, make_tokenizer
 
 

@@ -19,9 +19,9 @@ from pretune.errors import DataError, UsageError
 from pretune.tasks.reranking import Reranking
 from pretune.tasks.shared.ranking_records import RankingExample
 from pretune.tasks.shared.records import read_examples
-from pretune.tasks.task import data_stats
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import data_stats
 
 WORDS = word_tokenizer()
 NOUNS = ["fox", "dog", "cat", "hat"]

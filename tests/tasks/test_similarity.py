@@ -21,11 +21,11 @@ from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.shared.vector_task import PairExample, align_windows
 from pretune.tasks.similarity import Similarity
-from pretune.tasks.task import RowBatch, data_stats
+from pretune.tasks.task import RowBatch
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoded
+from pretune.text.samples.rows import Encoded, data_stats
 from pretune.text.samples.windows import Window
 
 DRAW = Draw(4)

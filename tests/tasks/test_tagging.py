@@ -22,8 +22,8 @@ from pretune.tasks.shared.records import read_examples
 from pretune.tasks.shared.unit_tags import UnitTags
 from pretune.tasks.shared.units import Units
 from pretune.tasks.tagging import Tagging
-from pretune.tasks.task import data_stats
 from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.samples.rows import data_stats
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from tests.train.trainkit import SHAPE, WORDS, make_tokenizer
 

@@ -8,8 +8,9 @@ from tinymodels import byte_tokenizer, word_tokenizer
 
 from pretune.errors import DataError, UsageError
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.task import data_stats, truncate_pair, truncate_run
+from pretune.tasks.task import truncate_pair, truncate_run
 from pretune.text.readers.records import Origin
+from pretune.text.samples.rows import data_stats
 
 RUN = np.arange(10)
 

@@ -18,8 +18,8 @@ from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Values, average
 from pretune.tasks.shared.vector_task import PairExample
 from pretune.tasks.shared.windowed import cut_text, token_spans
-from pretune.tasks.task import data_stats
 from pretune.text.readers.records import Origin
+from pretune.text.samples.rows import data_stats
 from pretune.text.tokenizer.long_texts import EncodedText
 
 TEXT = "the quick brown fox jumps over the lazy dog " * 9

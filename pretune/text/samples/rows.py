@@ -61,6 +61,24 @@ class Encoded:
         return sum(map(len, self.texts)) + max(0, len(self.choices) - 1) * len(self.tokens)
 
 
+def data_stats(rows: Sequence[Encoded]) -> dict[str, int]:
+    """What became of the examples' tokens: `tokens = used + tokens_cut`, and some were used more than once.
+
+    Returns:
+        examples, rows, tokens, examples_cut, tokens_cut (left out by truncation), tokens_repeated (in several windows).
+    """
+    cut = sum(row.cut for row in rows)
+    repeated = sum(row.repeated for row in rows)
+    return {
+        "examples": len({row.example for row in rows}),
+        "rows": len(rows),
+        "tokens": sum(row.size for row in rows) + cut - repeated,
+        "examples_cut": len({row.example for row in rows if row.cut}),
+        "tokens_cut": cut,
+        "tokens_repeated": repeated,
+    }
+
+
 class Split(Protocol):
     """What a view needs of a split of a token store (`pretune.text.store.store.TokenSplit`)."""
 
