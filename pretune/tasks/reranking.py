@@ -74,7 +74,7 @@ class Reranking(Task[RankingExample, list[float], RankingPrediction]):
 
     name: ClassVar[str] = "reranking"
     role: ClassVar[str] = "classification"
-    main_metric: ClassVar[str] = "nDCG@10"
+    main_metric: str = "nDCG@10"
 
     class Config(Task.Config):
         """The loss and the negatives.
