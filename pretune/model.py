@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -21,6 +21,7 @@ from pretune.evaluate.read import Source
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
 from pretune.evaluate.stores import evaluate_folder
+from pretune.generate.choices import ChoiceOptions, ChoiceScore, score_choices
 from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
@@ -297,6 +298,36 @@ class Model(Exports):
     def log_prob(self, text: str, source: str | None = None) -> float:
         """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""
         return self.score(text, source).log_prob
+
+    @overload
+    def score_choices(self, contexts: str, choices: Texts, **options: Unpack[ChoiceOptions]) -> list[ChoiceScore]: ...
+    @overload
+    def score_choices(
+        self, contexts: Texts, choices: Sequence[Texts], **options: Unpack[ChoiceOptions]
+    ) -> list[list[ChoiceScore]]: ...
+    def score_choices(
+        self, contexts: str | Texts, choices: Texts | Sequence[Texts], **options: Unpack[ChoiceOptions]
+    ) -> list[ChoiceScore] | list[list[ChoiceScore]]:
+        """How likely texts are after a context: what is common to contexts and choices is read once.
+
+        Args:
+            contexts: a list of them, or a single one; an empty one begins a document.
+            choices: for each context, or for the single one; each begins with its space, where it has one.
+            options: `delimiter`: what stands between a context and each choice, nothing by default; `special_tokens`:
+                as of `score`; `budget`: tokens of a forward.
+
+        Returns:
+            the score of each choice, a list for each context.
+
+        Raises:
+            UsageError: a model without a language modelling head, or not one list of choices for each context.
+            DataError: an empty choice, or one that adds no token to its context or is too long.
+        """
+        many = check_texts(contexts, "score_choices", "context", single=True)
+        rows = [choices] if isinstance(contexts, str) else choices
+        checked = [check_texts(row, "score_choices", "choice") for row in rows]
+        scores = score_choices(self._fused, self.tokenizer, many, checked, **options)
+        return scores[0] if isinstance(contexts, str) else scores
 
     def evaluate(
         self,

@@ -13,26 +13,22 @@ Source: Salazar et al. 2020 (arXiv 1910.14659), pseudo-likelihood; Kauf and Ivan
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import BUDGET
+from pretune.generate.readings import Progress, Reading, batches, read
 from pretune.generate.session import context_length, encode_prompts
 from pretune.models.model import LanguageModel
-from pretune.nn.heads import TokenPrediction, VocabularyHead
+from pretune.nn.heads import TokenPrediction
 from pretune.nn.model_protocol import find_language_head
-from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, non_finite
 from pretune.table import rounded_text
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -41,9 +37,6 @@ from pretune.text.tokenizer.vocabulary import Vocabulary
 Tokens = NDArray[np.int64]
 Measure = Literal["likelihood", "pseudo-likelihood"]
 Masking = Literal["token", "word"]
-_EVERY = 10.0  # seconds between two reports of progress
-_log = logging.getLogger("pretune")
-_ROWS = 1024  # of the vocabulary's scores that are in memory at once
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -96,19 +89,6 @@ class Score:
         return math.exp(min(-self.log_prob / max(self.tokens, 1), 700.0))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One sequence that a model reads, and the rows whose scores are asked for."""
-
-    text: int
-    tokens: Tokens
-    rows: Tokens
-    labels: Tokens
-    segments: Tokens | None = None
-    order: Tokens | None = None
-    source: Tokens | None = None
-
-
 def score(
     model: LanguageModel,
     tokenizer: Tokenizer,
@@ -152,8 +132,11 @@ def score(
     origins = encode_prompts(model, tokenizer, others, special_tokens, "source") if model.has_encoder else []
     readings = _readings(model, head.predicts, tokenizer, runs, origins, masking)
     totals = np.zeros(len(texts))
-    for part in _say_progress(_batches(readings, budget), sum(map(len, runs))):
-        np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
+    progress = Progress(sum(map(len, runs)))
+    for part in batches(readings, budget):
+        log_probs, _ = read(model, head, part)
+        np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), log_probs)
+        progress.add(len(log_probs))
     bad = first_non_finite(torch.from_numpy(totals))
     if bad is not None:
         raise non_finite("a log probability", bad, len(texts), texts[bad])
@@ -166,20 +149,6 @@ def score(
     ]
 
 
-def _say_progress(parts: Iterable[list[_Reading]], tokens: int) -> Iterator[list[_Reading]]:
-    """The same, saying every ten seconds how many of the tokens have their score."""
-    begin = last = time.monotonic()
-    done = 0
-    for part in parts:
-        yield part
-        done += sum(len(reading.rows) for reading in part)
-        if (now := time.monotonic()) - last >= _EVERY and done < tokens:
-            left = (now - begin) / done * (tokens - done)
-            minutes, seconds = divmod(round(left), 60)
-            _log.info("%s of %s tokens scored, %d:%02d left", f"{done:,}", f"{tokens:,}", minutes, seconds)
-            last = now
-
-
 def _readings(
     model: LanguageModel,
     predicts: TokenPrediction,
@@ -187,7 +156,7 @@ def _readings(
     runs: Sequence[Tokens],
     sources: Sequence[Tokens],
     masking: Masking,
-) -> Iterator[_Reading]:
+) -> Iterator[Reading]:
     length, vocabulary = context_length(model, tokenizer), tokenizer.vocabulary
     if model.has_encoder:
         return _conditional(runs, sources, vocabulary, model.decoder_start or 0, length)
@@ -198,15 +167,15 @@ def _readings(
     return _masked(runs, vocabulary, length, masking)
 
 
-def _causal(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[_Reading]:
+def _causal(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[Reading]:
     start = vocabulary.bos if len(vocabulary.prompt_prefix) else vocabulary.end
     for n, run in enumerate(runs):
         inputs = np.concatenate([[start], run[:-1]])
         for begin, first, end in windows(len(run), length):
-            yield _Reading(n, inputs[begin:end], np.arange(first - begin, end - begin), run[first:end])
+            yield Reading(n, inputs[begin:end], np.arange(first - begin, end - begin), run[first:end])
 
 
-def _in_order(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[_Reading]:
+def _in_order(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[Reading]:
     """Tokens before a window's first are seen by all; each other sees those before it."""
     for n, run in enumerate(runs):
         for begin, first, end in windows(len(run), length - vocabulary.overhead(False)):
@@ -214,10 +183,10 @@ def _in_order(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> It
             rows = vocabulary.prefix_length + np.arange(first - begin, end - begin)
             order = np.full(len(tokens), -1)
             order[rows] = np.arange(len(rows))
-            yield _Reading(n, tokens, rows, run[first:end], segments, order)
+            yield Reading(n, tokens, rows, run[first:end], segments, order)
 
 
-def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking: Masking) -> Iterator[_Reading]:
+def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking: Masking) -> Iterator[Reading]:
     """A sequence for each token."""
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so a masked language model cannot score with it")
@@ -234,19 +203,19 @@ def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking
                     masked[index:stop] = vocabulary.mask
                 tokens, segments = vocabulary.add_special_tokens(masked)
                 rows = np.array([vocabulary.prefix_length + index])
-                yield _Reading(n, tokens, rows, part[index : index + 1], segments)
+                yield Reading(n, tokens, rows, part[index : index + 1], segments)
 
 
 def _conditional(
     runs: Sequence[Tokens], sources: Sequence[Tokens], vocabulary: Vocabulary, start: int, length: int
-) -> Iterator[_Reading]:
+) -> Iterator[Reading]:
     for n, (run, source) in enumerate(zip(runs, sources, strict=True)):
         whole, read = vocabulary.with_end(run), vocabulary.with_end(source)
         for what, size in (("text", len(whole)), ("source", len(read))):
             if size > length:
                 raise DataError(f"{what} {n + 1} has {size} tokens, the model's context is {length}; shorten it")
         rows = vocabulary.prefix_length + np.arange(len(run))
-        yield _Reading(n, np.concatenate([[start], whole[:-1]]), rows, whole[rows], source=read)
+        yield Reading(n, np.concatenate([[start], whole[:-1]]), rows, whole[rows], source=read)
 
 
 def windows(total: int, max_tokens: int) -> Iterator[tuple[int, int, int]]:
@@ -266,50 +235,3 @@ def windows(total: int, max_tokens: int) -> Iterator[tuple[int, int, int]]:
         end = min(total, max_tokens if not first else first + max(1, max_tokens // 2))
         yield max(0, end - max_tokens), first, end
         first = end
-
-
-def _batches(readings: Iterable[_Reading], budget: int) -> Iterator[list[_Reading]]:
-    """Sequences in their order, as many as the budget takes, at least one."""
-    part: list[_Reading] = []
-    size = 0
-    for reading in readings:
-        cost = len(reading.tokens) + (0 if reading.source is None else len(reading.source))
-        if part and size + cost > budget:
-            yield part
-            part, size = [], 0
-        part.append(reading)
-        size += cost
-    if part:
-        yield part
-
-
-def _read(model: LanguageModel, head: VocabularyHead, part: Sequence[_Reading]) -> NDArray[np.float64]:
-    """Log probabilities of the labels of some readings, in their order. Shape: return: (rows of all,)."""
-    device = model.device
-    segments = [reading.segments for reading in part if reading.segments is not None]
-    batch = ragged([reading.tokens for reading in part], segments or None)
-    starts = batch.layout.bounds
-    index = np.concatenate([reading.rows + start for reading, start in zip(part, starts, strict=False)])
-    labels = torch.from_numpy(np.concatenate([reading.labels for reading in part])).to(device)
-    batch = replace(
-        batch, output_rows=OutputRows.of(index, batch.layout), order=_order(part), source=_sources(part)
-    ).to(device)
-    rows = torch.from_numpy(index).to(device)
-    out = []
-    with inference_context(device, is_bf16(model)):
-        hidden = model(batch).at(rows)
-        for first in range(0, len(rows), _ROWS):
-            some = slice(first, first + _ROWS)
-            logits = head(hidden[some]).float()
-            out.append(-F.cross_entropy(logits, labels[some], reduction="none"))
-    return torch.cat(out).double().cpu().numpy()
-
-
-def _order(part: Sequence[_Reading]) -> torch.Tensor | None:
-    runs = [reading.order for reading in part if reading.order is not None]
-    return torch.from_numpy(np.concatenate(runs)) if runs else None
-
-
-def _sources(part: Sequence[_Reading]) -> Batch | None:
-    runs = [reading.source for reading in part if reading.source is not None]
-    return ragged(runs) if runs else None

@@ -16,8 +16,8 @@ import transformers as hf
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.errors import DataError, UsageError
-from pretune.evaluate import likelihood
 from pretune.evaluate.likelihood import Score, score, windows
+from pretune.generate import readings
 from pretune.interop.huggingface import load_model
 from pretune.models import build
 from pretune.models.init import initialise
@@ -188,7 +188,7 @@ def test_a_long_text_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_gpt2(tmp_path, byte_tokenizer())
-    monkeypatch.setattr(likelihood, "_EVERY", 0.0)
+    monkeypatch.setattr(readings, "_EVERY", 0.0)
     with caplog.at_level("INFO", "pretune"):
         score(load_model(tmp_path).eval(), byte_tokenizer(), ["the cat ate a hat. " * 200], budget=256)
     said = [record.getMessage() for record in caplog.records if "tokens scored" in record.getMessage()]
