@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -23,7 +24,9 @@ class EvaluationConfig(Config):
         metric: what evaluations are compared by: `loss` (smaller is better) or another `eval/` metric (larger is
             better, except for losses); by default the task's main metric, else `loss`.
         patience: number of evaluations without improvement after which training stops; by default it never stops early.
-        keep: the weights that become the finished model: those of the last step or of the best evaluation.
+        keep: the weights that become the finished model: those of the last step, of the best evaluation, or the mean of
+            those of the last evaluations (`averaged`) where it is better than the best of them.
+        averaged: of how many evaluations the weights are averaged; their checkpoints are kept.
         keep_initial: how much the weights from before the first step count in these, heads left out: at 0.5 they are
             the mean of both, which forgets less and errs less on few examples. Source: Wortsman et al. 2022, WiSE-FT
             (arXiv 2109.01903).
@@ -34,8 +37,13 @@ class EvaluationConfig(Config):
     batch_tokens: int = Field(16384, ge=1)
     metric: str | None = None
     patience: int | None = Field(None, ge=1)
-    keep: Literal["last", "best"] = "last"
+    keep: Literal["last", "best", "average"] = "last"
+    averaged: int = Field(5, ge=2, le=100)
     keep_initial: float = Field(0.0, ge=0, lt=1)
+
+    def last_evaluations(self, steps: Sequence[int]) -> list[int]:
+        """Those of the steps of evaluations whose weights are averaged; none where they are not."""
+        return list(steps[-self.averaged :]) if self.keep == "average" else []
 
     def due(self, step: int, before: float, after: float) -> bool:
         """Is there an evaluation after this step, if it is not the last?

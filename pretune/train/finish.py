@@ -14,6 +14,7 @@ from pretune.interop.run_names import FACTS, INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents
+from pretune.train.averaging import AveragedWeights
 from pretune.train.calibration import calibrate, finalize
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
@@ -49,8 +50,17 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
     components.tokenizer.settings.update(settings)
 
 
-def finish(components: TrainComponents, context: TrainContext, state: State, directory: RunDirectory) -> None:
+def finish(
+    components: TrainComponents,
+    context: TrainContext,
+    state: State,
+    directory: RunDirectory,
+    mean: AveragedWeights | None = None,
+) -> None:
     """Write the finished model, the statistics of its data, and how the run ended.
+
+    Args:
+        mean: weights that are better than those of any step.
 
     Raises:
         IdleMethodError: the tuning method, or a part of it, did not act; nothing but the proof is written.
@@ -58,7 +68,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     """
     left_out = _count_false_negatives(components, context, state)
     at_end = _proof(components, context)
-    step = _choose_weights(components, context, state)
+    step = _choose_weights(components, context, state, mean)
     mixed, fitted = components.initial.mix_into(components.model), fit_heads(components)
     for note in [*mixed, *fitted, *calibrate(components)]:
         context.display.note(note)
@@ -85,12 +95,14 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         "rollbacks": state.rollbacks,
         "seconds": state.seconds,
         "weights_of_step": step,
+        **({} if mean is None else {"averaged_steps": list(mean.steps), "averaged": mean.value}),
         "best": state.best,
         "best_step": state.best_step,
         "stale_evaluations": state.stale_evaluations,
     }
     directory.finish({**used, **facts}, {**components.data_stats, "training": training})
-    end = f"the model in {directory.path} has {_describe_weights(context, state, step, is_fitted=bool(fitted))}"
+    weights = _describe_weights(context, state, step, mean, is_fitted=bool(fitted))
+    end = f"the model in {directory.path} has {weights}"
     if directory.has_finished:
         context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
     else:
@@ -110,7 +122,9 @@ def _left_out(state: State) -> list[str]:
     return [sentence for sentence, count in sentences.items() if count]
 
 
-def _describe_weights(context: TrainContext, state: State, step: int, *, is_fitted: bool) -> str:
+def _describe_weights(
+    context: TrainContext, state: State, step: int, mean: AveragedWeights | None, *, is_fitted: bool
+) -> str:
     """Of which step the finished model's weights are, and how good these were.
 
     Args:
@@ -119,6 +133,9 @@ def _describe_weights(context: TrainContext, state: State, step: int, *, is_fitt
     metric = "loss" if context.validation is None else context.validation.metric
     if is_fitted:
         return f"the weights of the last step, {step:,}, and a head that was fitted to them"
+    if mean is not None:
+        steps = listed([f"{each:,}" for each in mean.steps], len(mean.steps))
+        return f"the mean of the weights of steps {steps} ({metric} {mean.value:.4f})"
     if step == state.best_step and state.best is not None:
         return f"the weights of step {step:,}, the best by {metric} ({state.best:.4f})"
     return f"the weights of the last step, {step:,}"
@@ -203,13 +220,18 @@ def _stores_used(components: TrainComponents, context: TrainContext, state: Stat
     }
 
 
-def _choose_weights(components: TrainComponents, context: TrainContext, state: State) -> int:
+def _choose_weights(
+    components: TrainComponents, context: TrainContext, state: State, mean: AveragedWeights | None
+) -> int:
     """Put the best weights into the model, where the recipe wants those; the step that they come from.
 
     Raises:
         DivergenceError: the last weights are wanted, and give no finite loss on the validation data.
     """
     best = state.best_step
+    if mean is not None:
+        mean.put_into(TrainModule(components.model, components.objective, context.method))
+        return mean.steps[-1]
     if context.recipe.evaluation.keep == "last" or best is None or best == state.step:
         if state.evaluated == state.step and not state.has_finite_evaluation:
             raise DivergenceError(

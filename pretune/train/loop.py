@@ -203,7 +203,7 @@ class _Trainer:
         regular = config.every is not None and state.step % config.every == 0
         regular |= self.recipe.spike.is_good_state(state.step)
         late = state.seconds - self.saved_at >= config.minutes * 60
-        return regular or late or (self.improved and config.best)
+        return regular or late or (self.improved and config.best) or state.step in state.evaluations
 
     def _check_metric(self) -> None:
         """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
@@ -238,6 +238,7 @@ class _Trainer:
         elif ready:
             state.stale_evaluations += 1
         state.evaluated, state.has_finite_evaluation = state.step, math.isfinite(metrics.get("loss", 0.0))
+        state.evaluations = self.recipe.evaluation.last_evaluations([*state.evaluations, state.step])
         self.logger.log({f"eval/{name}": number for name, number in metrics.items()})
         summary = ", ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
         warning = "" if state.has_finite_evaluation else "warning: "
@@ -267,7 +268,8 @@ class _Trainer:
         state, checkpoints = self.state, self.context.checkpoints
         checkpoints.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
         best = state.best_step if self.recipe.checkpoint.best else None
-        checkpoints.prune(self.recipe.checkpoint.keep, best, self.recipe.spike.good_states(state.step))
+        needed = {*self.recipe.spike.good_states(state.step), *state.evaluations}
+        checkpoints.prune(self.recipe.checkpoint.keep, best, needed)
 
     # -- one step -------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ def open_fields(tree: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     is_several = are_named(tasks if isinstance(tasks, Mapping) else dict.fromkeys(names))
     evaluation = tree.get("evaluation")
-    is_compared = _value(evaluation, "patience") is not None or _value(evaluation, "keep") == "best"
+    is_compared = _value(evaluation, "patience") is not None or _value(evaluation, "keep") in ("best", "average")
     possible = [field for field in FIELDS if not ((is_several or is_compared) and field.startswith("task."))]
     fields = [field for field in possible if not _is_given(tree, place_of(field, names[0]))]
     batch_tokens = _value(tree.get("data"), "batch_tokens")

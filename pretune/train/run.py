@@ -21,6 +21,7 @@ from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.automatic import Automatic, resolve_automatic
+from pretune.train.averaging import average_weights
 from pretune.train.calibration import check_held_out
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.closed_form import fit_heads
@@ -130,7 +131,8 @@ def _run(
             answers = plan_answers(recipe, components, context)
             state = train(components.model, components.objective, components.samplers(recipe), context)
             answers.drop()
-            distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
+            mean = average_weights(components, context, state)
+            distributed.on_main(lambda: finish(components, context, state, directory, mean) if directory else None)
             record_teacher(components, context, directory)
         except SignalError:
             if directory is not None and context is not None:

@@ -78,6 +78,7 @@ class State:
         fraction_before: part used at its beginning.
         cursors: samples consumed of each store, for each part of the objective.
         evaluated: step of the last evaluation.
+        evaluations: steps of the last evaluations, where their weights are averaged.
         best, best_step: best value of the metric and its step.
         stale_evaluations: evaluations since then.
         has_finite_evaluation: the loss of the last evaluation is a finite number, or there was none.
@@ -103,6 +104,7 @@ class State:
     fraction_before: float = 0.0
     cursors: list[list[int]] = field(default_factory=list)
     evaluated: int = 0
+    evaluations: list[int] = field(default_factory=list)
     best: float | None = None
     best_step: int | None = None
     stale_evaluations: int = 0

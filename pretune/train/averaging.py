@@ -1,0 +1,86 @@
+"""Takes the mean of the weights at the last evaluations, which often scores better than any of them.
+
+Source: Vaswani et al. 2017 (arXiv 1706.03762), section 6.1, checkpoint averaging; Izmailov et al. 2018 (arXiv
+1803.05407), why a mean along the path of training generalises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pretune.disk import problem
+from pretune.interop.run_names import MODEL
+from pretune.train.assemble import TrainComponents
+from pretune.train.checkpoint.state import State, learned_tensors
+from pretune.train.context import TrainContext
+from pretune.train.evaluation import better, metric_value
+from pretune.train.step import TrainModule
+
+
+@dataclass(frozen=True)
+class AveragedWeights:
+    """The mean of the weights at some steps, which is better than the best single evaluation.
+
+    Attributes:
+        steps: whose weights were averaged, in their order.
+        weights: by name, as a checkpoint has them.
+        value: of the metric that evaluations are compared by.
+    """
+
+    steps: tuple[int, ...]
+    weights: dict[str, Tensor]
+    value: float
+
+    @torch.no_grad()
+    def put_into(self, root: TrainModule) -> None:
+        """Gives a root module these weights."""
+        for name, tensor in learned_tensors(root).items():
+            tensor.copy_(self.weights[name])
+
+
+def average_weights(components: TrainComponents, context: TrainContext, state: State) -> AveragedWeights | None:
+    """The mean of the weights at the last evaluations, if the recipe wants it and it is the better.
+
+    All ranks call it together. The model keeps the weights of the last step.
+
+    Returns:
+        None where the recipe keeps other weights, there are not two checkpoints, or a single evaluation was as good.
+    """
+    validation, display = context.validation, context.display
+    if context.recipe.evaluation.keep != "average" or validation is None:
+        return None
+    path, distributed = context.checkpoints.path, context.distributed
+    usable = distributed.on_main(lambda: [step for step in state.evaluations if problem(path(step)) is None])
+    steps = distributed.broadcast(usable) or []
+    if len(steps) < 2:
+        display.note("warning: there are not two evaluations whose weights could be averaged")
+        return None
+    root = TrainModule(components.model, components.objective, context.method)
+    last = {name: tensor.clone() for name, tensor in learned_tensors(root).items()}
+    mean = AveragedWeights(tuple(steps), _mean([path(step) for step in steps]), float("nan"))
+    mean.put_into(root)
+    metrics = validation.measure(root, components.objective, context.device, context.precision, distributed)
+    value = metric_value(validation.metric, metrics or {})
+    AveragedWeights((), last, value).put_into(root)
+    wins = better(validation.metric, value, state.best)
+    display.note(
+        f"the mean of the weights of steps {', '.join(map(str, steps))}: validation {validation.metric} {value:.4f}, "
+        f"the best single one {state.best if state.best is None else format(state.best, '.4f')}"
+        + ("" if wins else ", which is kept")
+    )
+    return AveragedWeights(mean.steps, mean.weights, value) if wins else None
+
+
+def _mean(folders: Sequence[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of checkpoints; what is no float is that of the last."""
+    mean = load_file(folders[0] / MODEL)
+    for count, folder in enumerate(folders[1:], 2):
+        for name, tensor in load_file(folder / MODEL).items():
+            mean[name] = mean[name].lerp(tensor, 1 / count) if tensor.is_floating_point() else tensor
+    return mean

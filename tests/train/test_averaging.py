@@ -1,0 +1,90 @@
+"""The mean of the weights at the last evaluations: which, when it is kept, and that a stopped run gets the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainkit import recipe, replaced, stop_at
+
+from pretune.api import load
+from pretune.interop.run_names import MODEL
+from pretune.runtime.signals import SignalError
+from pretune.train import averaging
+from pretune.train.run import pretrain
+
+OVER: dict[str, Any] = {
+    "budget": {"steps": 10},
+    "evaluation": {"every": 2, "samples": 16, "keep": "average", "averaged": 3},
+    "checkpoint": {"keep": 1},
+}
+
+
+@pytest.fixture
+def mean_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averaging, "better", lambda *values: True)
+
+
+def finished(run: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((run / "run.json").read_text())["finished"]
+    return facts
+
+
+def saved(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def test_the_model_is_the_mean_of_the_last_evaluations(store: Path, tmp_path: Path, mean_is_better: None) -> None:
+    run = tmp_path / "run"
+    pretrain(recipe(run, store, **OVER))
+    assert finished(run)["averaged_steps"] == [6, 8, 10]
+    steps = [load_file(run / f"checkpoint-{step}" / MODEL) for step in (6, 8, 10)]
+    model = dict(load(run, "cpu", "fp32").network.named_parameters())
+    for name, parameter in model.items():
+        if f"model.{name}" in steps[0] and "embedding.word" not in name and "heads" not in name:
+            expected = torch.stack([step[f"model.{name}"] for step in steps]).mean(dim=0)
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(steps[0]["model.embedding.norm.weight"], steps[2]["model.embedding.norm.weight"])
+
+
+def test_a_stopped_run_ends_with_the_same_mean(
+    store: Path, tmp_path: Path, mean_is_better: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(recipe(tmp_path / "whole", store, **OVER))
+    stopped = recipe(tmp_path / "stopped", store, **OVER)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        with pytest.raises(SignalError):
+            pretrain(stopped)
+    pretrain(stopped)
+    ours, theirs = saved(tmp_path / "stopped"), saved(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_better_evaluation_is_kept(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averaging, "better", lambda *values: False)
+    base = recipe(tmp_path / "mean", store, **OVER)
+    pretrain(base)
+    pretrain(replaced(base, output=str(tmp_path / "best"), evaluation={**OVER["evaluation"], "keep": "best"}))
+    assert "averaged" not in finished(tmp_path / "mean")
+    ours, theirs = saved(tmp_path / "mean"), saved(tmp_path / "best")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_mean_is_compared_with_the_best(store: Path, tmp_path: Path) -> None:
+    """A learning rate that jumps about: the mean is nearer to the minimum than any of the weights."""
+    over = {
+        **OVER,
+        "budget": {"steps": 24},
+        "optimizer": {"lr": 0.1},
+        "schedule": {"warmup": 0.0, "kind": "constant"},
+        "evaluation": {**OVER["evaluation"], "averaged": 5},
+    }
+    pretrain(recipe(tmp_path / "run", store, **over))
+    facts = finished(tmp_path / "run")
+    assert facts["averaged_steps"] == [16, 18, 20, 22, 24]
+    assert facts["averaged"] < facts["best"]
