@@ -11,6 +11,9 @@ their scores with their spread. `merge` writes a tuned model as a plain one; `co
 faster; `combine` adds what several runs learned; `join` makes an encoder-decoder of two encoders.
 `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has
 estimators of scikit-learn.
+faster; `combine` adds what several runs learned.
+`judge` scores texts. `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next.
+`pretune.sklearn` has estimators of scikit-learn.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
         merge,
         pretrain,
     )
+    from pretune.judging import judge
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "cross_validate",
     "finetune",
     "join",
+    "judge",
     "load",
     "merge",
     "pretrain",
@@ -56,6 +61,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Hand on what `pretune.api` has, which imports torch, on first use."""
+    if name == "judge":
+        return import_module("pretune.judging").judge
     if name in __all__:
         from pretune import api
 

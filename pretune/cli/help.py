@@ -117,6 +117,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "tokenizer extend": ("pretune tokenizer extend domain.txt --model bert --tokens 500 --output extended",),
     "prepare": ("pretune prepare corpus.txt --tokenizer tokenizer --output store",),
     "augment": ("pretune augment train.csv --methods swap,deletion --copies 2 --output more.csv",),
+    "judge": (
+        "pretune judge system.de --references test.de --metrics bleu,chrf",
+        "pretune judge answers.jsonl --reference summary --source document --entailment nli",
+    ),
     "labels check": ("pretune labels check train.csv --output suspects.csv",),
     "labels next": ("pretune labels next unlabelled.csv --labelled train.csv --count 50 --output next.csv",),
     "show": ("pretune show tasks", "pretune show mlm", "pretune show recipe.toml"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, Group
 
+from pretune.cli import judging
 from pretune.cli.adapters import NO_ADAPTERS, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.compressing import USAGE, compress
@@ -55,6 +56,7 @@ def register(app: App) -> None:
         app.command(verb, group=group, sort_key=position)
     register_delta(app, group, len(verbs) + 1)
     app.command(compress, group=group, sort_key=len(verbs) + 2, usage=USAGE)
+    judging.register(app, group, len(verbs) + 3)
 
 
 def embed(

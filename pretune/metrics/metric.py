@@ -64,6 +64,9 @@ class Texts:
         for what, texts in (("references", several), ("sources", list(sources or ()))):
             if texts and len(texts) != len(hypotheses):
                 raise DataError(f"{len(hypotheses)} hypotheses but {len(texts)} {what}; give one for each hypothesis")
+        for number, source in enumerate(sources or (), 1):
+            if not source.strip():
+                raise DataError(f"source {number} is empty; leave it out with its hypothesis")
         for number, each in enumerate(several, 1):
             if not any(text.strip() for text in each):
                 raise DataError(f"hypothesis {number} has no reference, or an empty one; leave it out")

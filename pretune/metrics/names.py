@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pretune import config as configuration
@@ -36,20 +37,7 @@ class Names(Metric):
         """Nothing is to choose."""
 
     def judge(self, texts: Texts) -> Judgement:
-        """The share, and the names of each text that its source does not hold."""
-        names = self.find_names(texts)
-        claims = []
-        for stated, source in zip(names, texts.sources, strict=True):
-            held = plain_name(source)
-            claims.append((stated, [name for name in stated if not holds(held, name)]))
-        return support_judgement("names", claims, self.signature(texts))
-
-    def signature(self, texts: Texts) -> str:
-        """How names were found."""
-        return signature_of(self.config, language=texts.language, names="capitals")
-
-    def find_names(self, texts: Texts) -> list[list[str]]:
-        """The names of each hypothesis, each once.
+        """The share, and the names of each text that its source does not hold.
 
         Raises:
             UsageError: the script of the language has no capitals, or all nouns have them.
@@ -58,7 +46,21 @@ class Names(Metric):
         if language in _NO_CAPITALS or language == "de":
             why = "all nouns have capitals" if language == "de" else "its script has no capitals"
             raise UsageError(f"names: capitals show no names in the language {language!r}: {why}; use --tagger RUN")
-        return [capitalised_names(text) for text in texts.hypotheses]
+        names = [capitalised_names(text) for text in texts.hypotheses]
+        return judge_names(names, texts.sources, signature_of(self.config, language=texts.language, names="capitals"))
+
+
+def judge_names(names: Sequence[Sequence[str]], sources: Sequence[str], signature: str) -> Judgement:
+    """The judgement of the names of each hypothesis, by what its source holds.
+
+    Args:
+        names: of each hypothesis, each once.
+    """
+    claims = []
+    for stated, source in zip(names, sources, strict=True):
+        held = plain_name(source)
+        claims.append((stated, [name for name in stated if not holds(held, name)]))
+    return support_judgement("names", claims, signature)
 
 
 def capitalised_names(text: str) -> list[str]:
