@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,13 @@ from pretune.seals import check, check_text, read_facts
 from pretune.wording import counted
 
 _ENTROPY = "unigram_entropy"
+
+
+def averaged_scores(facts: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of a finished run whose weights are a mean of several steps; empty for any other run."""
+    finished = facts.get("finished")
+    scores = finished.get("averaged") if isinstance(finished, dict) else None
+    return {name: float(each) for name, each in scores.items() if is_number(each)} if isinstance(scores, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,8 @@ class RunFiles:
         own = scores.get(name.removeprefix("eval/")) if isinstance(scores, dict) else None
         if own is not None and is_number(own) and self.validation.get("examples") == self.validation.get("of"):
             return float(own)
-        return self.logged(name)
+        averaged = averaged_scores(self.facts).get(name.removeprefix("eval/"))
+        return self.logged(name) if averaged is None else averaged
 
     def logged(self, name: str) -> float | None:
         """Returns a metric as it was logged at the step of the saved weights; of an unfinished run, the newest."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.run_names import FACTS, INITIAL, RECIPE, checkpoint_step, checkpoint_steps
 from pretune.report.html import is_number
-from pretune.report.run_files import read_metrics
+from pretune.report.run_files import averaged_scores, read_metrics
 from pretune.seals import read_facts
 from pretune.train.ownership import is_owned
 
@@ -150,6 +150,8 @@ def _fraction(budget: Mapping[str, Any], used: Mapping[str, float]) -> float:
 def _metric(facts: Mapping[str, Any], rows: list[dict[str, Any]]) -> tuple[str, float | None]:
     """The name and the value of what evaluations are compared by; without an evaluation the training loss."""
     name = str(facts.get("metric", "loss"))
+    if (averaged := averaged_scores(facts).get(name)) is not None:
+        return name, averaged
     finished = facts.get("finished")
     step = finished.get("weights_of_step") if isinstance(finished, dict) else None
     scored = [row for row in rows if is_number(row.get(f"eval/{name}"))]

@@ -94,6 +94,8 @@ _MEANINGS: Mapping[str, str] = {
     "parameters": "numbers that the model holds",
     "trained_parameters": "of them, those that training changes",
     "weights_of_step": "step whose weights were saved",
+    "averaged_steps": "steps whose weights were averaged",
+    "averaged": "scores of the mean of these weights",
     "stale_evaluations": "evaluations in a row without improvement",
 }
 

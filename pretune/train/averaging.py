@@ -31,11 +31,13 @@ class AveragedWeights:
         steps: whose weights were averaged, in their order.
         weights: by name, as a checkpoint has them.
         value: of the metric that evaluations are compared by.
+        scores: all metrics of the validation data.
     """
 
     steps: tuple[int, ...]
     weights: dict[str, Tensor]
     value: float
+    scores: dict[str, float]
 
     @torch.no_grad()
     def put_into(self, root: TrainModule) -> None:
@@ -63,18 +65,18 @@ def average_weights(components: TrainComponents, context: TrainContext, state: S
         return None
     root = TrainModule(components.model, components.objective, context.method)
     last = {name: tensor.clone() for name, tensor in learned_tensors(root).items()}
-    mean = AveragedWeights(tuple(steps), _mean([path(step) for step in steps]), float("nan"))
+    mean = AveragedWeights(tuple(steps), _mean([path(step) for step in steps]), float("nan"), {})
     mean.put_into(root)
-    metrics = validation.measure(root, components.objective, context.device, context.precision, distributed)
-    value = metric_value(validation.metric, metrics or {})
-    AveragedWeights((), last, value).put_into(root)
+    scores = validation.measure(root, components.objective, context.device, context.precision, distributed)
+    value = metric_value(validation.metric, scores or {})
+    AveragedWeights((), last, value, {}).put_into(root)
     wins = better(validation.metric, value, state.best)
     display.note(
         f"the mean of the weights of steps {', '.join(map(str, steps))}: validation {validation.metric} {value:.4f}, "
         f"the best single one {state.best if state.best is None else format(state.best, '.4f')}"
         + ("" if wins else ", which is kept")
     )
-    return AveragedWeights(mean.steps, mean.weights, value) if wins else None
+    return AveragedWeights(mean.steps, mean.weights, value, scores or {}) if wins else None
 
 
 def _mean(folders: Sequence[Path]) -> dict[str, Tensor]:

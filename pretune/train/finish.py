@@ -95,7 +95,7 @@ def finish(
         "rollbacks": state.rollbacks,
         "seconds": state.seconds,
         "weights_of_step": step,
-        **({} if mean is None else {"averaged_steps": list(mean.steps), "averaged": mean.value}),
+        **({} if mean is None else {"averaged_steps": list(mean.steps), "averaged": mean.scores}),
         "best": state.best,
         "best_step": state.best_step,
         "stale_evaluations": state.stale_evaluations,

@@ -118,7 +118,7 @@ def _score_of(run: Path, metric: str, recipe: Recipe) -> float | None:
     """The score of the weights that a finished run kept; None where they were not evaluated."""
     if recipe.evaluation.keep != "last":
         finished = read_facts(run / FACTS).get("finished", {})
-        value = finished.get("averaged", finished.get("best"))
+        value = finished.get("averaged", {}).get(metric, finished.get("best"))
         return value if isinstance(value, float) else None
     with (run / GROWING[0]).open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in file if f'"eval/{metric}"' in line]

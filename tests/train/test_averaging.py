@@ -13,6 +13,7 @@ from trainkit import recipe, replaced, stop_at
 
 from pretune.api import load
 from pretune.interop.run_names import MODEL
+from pretune.report.runs import summarize
 from pretune.runtime.signals import SignalError
 from pretune.train import averaging
 from pretune.train.run import pretrain
@@ -87,4 +88,5 @@ def test_the_mean_is_compared_with_the_best(store: Path, tmp_path: Path) -> None
     pretrain(recipe(tmp_path / "run", store, **over))
     facts = finished(tmp_path / "run")
     assert facts["averaged_steps"] == [16, 18, 20, 22, 24]
-    assert facts["averaged"] < facts["best"]
+    assert facts["averaged"]["loss"] < facts["best"]
+    assert summarize(tmp_path / "run").value == pytest.approx(facts["averaged"]["loss"])
