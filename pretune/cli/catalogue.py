@@ -139,7 +139,8 @@ def _task(name: str) -> str:
 
     task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
     module = inspect.getmodule(task)
-    labels = "labels" if task.needs_labels else "labels in validation data alone"
+    some = "labels in validation data, if at all" if task.scores_unlabelled else "labels in validation data alone"
+    labels = "labels" if task.needs_labels else some
     facts = f"Needs: {labels}. Checkpoints are compared by `{task.main_metric}`."
     fields = "```\n" + describe(task.Config, f"--task.{name}.", without=("columns",)) + "\n```"
     return "\n\n".join([f"## {name}", inspect.cleandoc((module.__doc__ if module else None) or ""), facts, fields])

@@ -129,7 +129,7 @@ def _check_data(
     judge = model.task(task, columns=config)
     if errors is not None and (judge.score_labels or not getattr(judge, "labels", ())):
         raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
-    columns = judge.columns(needs_labels=True)
+    columns = judge.columns(needs_labels=not judge.scores_unlabelled)
     read = [column.name for column in columns]
     say_columns(session, [data], config or columns_of(model, {}, task), read, second_hint(columns))
 
@@ -170,7 +170,7 @@ def _validation_scores(model: Model, folder: Path, options: Mapping[str, Any]) -
     }
     if len(tasks) == 1 or chosen is not None:
         return next(iter(scores.values()))
-    return Evaluation(join_scores(scores, {task.name: task.main_metric for task, _ in tasks}))
+    return Evaluation(join_scores(scores, {task.name: task.metric_of(examples) for task, examples in tasks}))
 
 
 def _show(scores: Evaluation, as_json: bool) -> None:

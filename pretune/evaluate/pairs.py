@@ -16,6 +16,7 @@ from pretune.evaluate.embed import embed_texts, unit_length
 from pretune.evaluate.engine import predict_examples
 from pretune.evaluate.recorded import TASK_POOLINGS
 from pretune.models.model import LanguageModel
+from pretune.tasks.shared.pair_scores import PairCosine, PairVectors
 from pretune.tasks.shared.vector_task import PairExample, VectorTask
 from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, Task
 from pretune.text.samples.rows import Encoded
@@ -45,7 +46,9 @@ def predict_by_modules(
         torch.from_numpy(_vectors(model, tokenizer, texts, pairs))
         for texts in ([pair.text for pair in pairs], [str(pair.second) for pair in pairs])
     )
-    return cast(list[PredictionT], F.cosine_similarity(first, second).tolist())
+    cosines = F.cosine_similarity(first, second).tolist()
+    vectors = [PairVectors(*both) for both in zip(first.numpy(), second.numpy(), strict=True)]
+    return cast(list[PredictionT], list(map(PairCosine, cosines, vectors)))
 
 
 def reads_by_modules(model: LanguageModel, task: object, tokenizer: Tokenizer) -> bool:

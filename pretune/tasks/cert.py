@@ -24,7 +24,15 @@ from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import TEXTS, text_marks
-from pretune.tasks.shared.vector_task import PairAnswer, PairExample, VectorTask, is_number, number_of, second
+from pretune.tasks.shared.vector_task import (
+    PairAnswer,
+    PairExample,
+    VectorTask,
+    is_number,
+    number_of,
+    pair_cosines,
+    second,
+)
 from pretune.tasks.task import RowBatch
 from pretune.text.samples.rows import Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -84,4 +92,4 @@ class CertOfPairs(VectorTask, Cert):
         plain = nn.Identity()
         first = self.vectors(model(batch), batch, count, plain)
         other = self.vectors(model(batch.source), batch.source, count, plain)
-        return [float(cosine) for cosine in (first * other).sum(dim=1).cpu()]
+        return pair_cosines(first, other)

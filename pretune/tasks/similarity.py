@@ -35,7 +35,9 @@ from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import ModelLoader, refuse_to_load, target
 from pretune.objectives.same_texts import TEXTS, text_marks
-from pretune.tasks.shared.vector_task import PairAnswer, PairExample, PairVectors, VectorTask, number_of, second
+from pretune.tasks.shared.pair_scores import PairVectors
+from pretune.tasks.shared.teachers import Teacher
+from pretune.tasks.shared.vector_task import PairAnswer, PairExample, VectorTask, number_of, pair_cosines, second
 from pretune.tasks.task import RowBatch, tokens_of
 from pretune.tasks.vector_losses.vector_loss import OLDER_NAMES, VectorLoss, VectorTable, build_loss, name_of
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
@@ -103,6 +105,10 @@ class Similarity(VectorTask, InBatch):
     def teacher(self) -> str | None:
         """The folder of the model that the loss learns from."""
         return getattr(self.loss_of_vectors.config, "teacher", None)
+
+    def label_by(self, examples: Sequence[PairExample], teacher: Teacher) -> list[PairExample]:
+        """Vectors of the first texts, or scores of their pairs with all further texts."""
+        return self.loss_of_vectors.label_by(examples, teacher)
 
     @property
     def needs_second(self) -> bool:
@@ -266,7 +272,7 @@ class Similarity(VectorTask, InBatch):
         if self.config.truncate == "windows":
             table = vectors.cpu().numpy()
             return [PairVectors(first, second) for first, second in zip(table[:count], table[count:], strict=True)]
-        return [float(cosine) for cosine in (vectors[:count] * vectors[count:]).sum(dim=1).cpu()]
+        return pair_cosines(vectors[:count], vectors[count:])
 
 
 def _fitting_loss(examples: Sequence[PairExample]) -> str:

@@ -30,6 +30,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
+from pretune.tasks.shared.teachers import Teacher
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
@@ -88,7 +89,8 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
     Attributes:
         main_metric: the score by which checkpoints are compared; larger is better.
-        needs_labels: it trains on labels; validation needs them in any case.
+        needs_labels: it trains on labels.
+        scores_unlabelled: validation examples may all have no label, and are then scored otherwise.
         score_labels: labels that have scores of their own, such as `f1/LABEL`, where these are not its classes.
         window: tokens that it reads of a long text at once where no length is named; shorter texts cost no more for it.
     """
@@ -96,6 +98,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     view: ClassVar[str] = "examples"
     main_metric: str = "accuracy"
     needs_labels: ClassVar[bool] = True
+    scores_unlabelled: ClassVar[bool] = False
     has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
     window: ClassVar[int] = 384
@@ -137,6 +140,15 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
     def use_training_rows(self, rows: Sequence[Encoded]) -> None:
         """Gives the rows that it will be trained on, for a task that draws from all of them; by default nothing."""
+
+    @property
+    def teacher(self) -> str | None:
+        """The folder of a better model whose answers are the labels that are learned; None, the default, for none."""
+        return None
+
+    def label_by(self, examples: Sequence[ExampleT], teacher: Teacher) -> list[ExampleT]:
+        """Examples with the answers of the `teacher` as labels; called once, before they are encoded for training."""
+        return list(examples)
 
     def calibrate(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> Config:
         """Returns the configuration with what held-out predictions decide filled in; by default nothing.
@@ -238,6 +250,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     @abstractmethod
     def score(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> dict[str, float]:
         """Scores of predictions against the labels of the examples."""
+
+    def metric_of(self, examples: Sequence[ExampleT]) -> str:
+        """The score of these examples by which checkpoints are compared; by default `main_metric` of all."""
+        return self.main_metric
 
     def brief(self, prediction: PredictionT) -> Mapping[str, object]:
         """What a table for people shows of a prediction; nothing, the default, for what is short of its fields."""

@@ -172,7 +172,7 @@ class TrainComponents:
 
     def metric(self, recipe: Recipe) -> str:
         """The name of what evaluations are compared by."""
-        scored = [task.main_metric for task in self.tasks if self.examples.get(task.name)]
+        scored = [task.metric_of(self.examples[task.name]) for task in self.tasks if self.examples.get(task.name)]
         main = MEAN if len(self.tasks) > 1 and scored else next(iter(scored), "loss")
         return recipe.evaluation.metric or main
 

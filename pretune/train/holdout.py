@@ -97,13 +97,20 @@ class Holdout:
 
 
 def hold_out(
-    examples: Sequence[Example], groups: Sequence[str] | None, config: HoldoutConfig, *, needs_labels: bool
+    examples: Sequence[Example],
+    groups: Sequence[str] | None,
+    config: HoldoutConfig,
+    *,
+    needs_labels: bool,
+    scores_unlabelled: bool = False,
 ) -> Holdout | None:
     """Parts training examples by what a recipe says, or by default.
 
     Args:
         groups: of each example, where a column names it.
-        needs_labels: the task learns from labels; one that does not is scored by labels all the same.
+        needs_labels: the task learns from labels; one that does not is scored by labels all the same,
+        scores_unlabelled: unless it is scored without any where no example has one; such are held out where it is
+            asked for.
 
     Returns:
         None where nothing is to be held out: by the recipe, or because there are few rows, or none that can be scored.
@@ -119,12 +126,14 @@ def hold_out(
     if config.folds is None and not fraction:
         return None
     if not needs_labels and (unscored := _first_unscored(examples)) is not None:
-        if is_chosen:
+        has_labels = any(getattr(example, "label", None) is not None for example in examples)
+        if is_chosen and (has_labels or not scores_unlabelled):
             raise DataError(
                 f"{unscored.origin}: held-out rows are scored by labels that are numbers and differ, and this has "
                 "none; name their column with --label, or leave --holdout, --group and --folds out"
             )
-        return None
+        if not is_chosen:
+            return None
     names = groups if groups is not None else [example.held_together or text_key(example) for example in examples]
     key = _keys(names)
     fold = config.fold or 1  # of a recipe of all of them, the first is shown

@@ -26,6 +26,7 @@ from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, descr
 from pretune.train.holdout import Holdout, hold_out
 from pretune.train.recipe import DataConfig, Recipe
 from pretune.train.several_tasks import RunTask, tasks_of
+from pretune.train.teacher_labels import label_by_teacher
 from pretune.wording import counted
 
 _SAMPLE = 100  # examples that tell the language
@@ -70,14 +71,16 @@ class LabelledData:
         self._skipped = {split: SkippedRecords.of(data.columns) for split in ("train", "validation")}
         if known is not None:
             self.train = _read(reader, train, needs_labels, self._skipped["train"])
-            self.validation = _read(reader, known, True, self._skipped["validation"])
+            self.validation = _read(reader, known, not task.scores_unlabelled, self._skipped["validation"])
         else:
             self.train, groups = _read_groups(reader, train, data, self._skipped["train"], needs_labels)
             self.validation = []
             if recipe.distil.unlabelled:
                 _check_no_holdout(recipe)
             elif recipe.evaluation.samples != 0 or data.asks_for_holdout:  # else nothing would look at it
-                self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
+                self.held_out = hold_out(
+                    self.train, groups, data, needs_labels=task.needs_labels, scores_unlabelled=task.scores_unlabelled
+                )
         if self.held_out is not None:
             self.train, self.validation = self.held_out.train, self.held_out.validation
         self.train, self.validation = reader.join_examples(self.train), reader.join_examples(self.validation)
@@ -88,7 +91,7 @@ class LabelledData:
         self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = [] if recipe.distil.unlabelled else self.task.training_notes(self.train)
         self.notes += [part.describe() for part in self._skipped.values() if part and part.count]
-        self._length, self._tokenizer = data.length, tokenizer
+        self._length, self._tokenizer, self._device = data.length, tokenizer, recipe.device
         self._files = [*map(str, data.validation or ()), *map(str, data.train)]
         self._rows: dict[str, list[Encoded]] = {}
         self._unknown: dict[str, int] = {}
@@ -112,6 +115,7 @@ class LabelledData:
         Raises:
             DataError: a text that is empty or too long, or an unknown label.
         """
+        self.train = label_by_teacher(self.task, self.train, self._device)
         self._encode("train", self.train)
         if self.validation:
             self._encode("validation", self.validation)

@@ -143,7 +143,7 @@ def _score(
         task = trained_task(network.eval(), tokenizer.vocabulary, path)
         data = LabelledData(trial, tokenizer, train_data, validation_data)  # type: ignore[arg-type]  # of one task
         scores = evaluate_examples(network, tokenizer, task, data.validation, trial.data.length)
-        score = float(scores[task.main_metric])
+        score = float(scores[task.metric_of(data.validation)])
         return score if math.isfinite(score) else _WORST
 
 

@@ -97,7 +97,7 @@ class SeveralScorings:
     def scores(self, answers: Sequence[Sequence[Any]], distributed: Distributed) -> dict[str, float]:
         """The scores of the answers of all ranks; see `Scoring.scores`."""
         by_task = {part.task.name: part.scores(answers, distributed) for part in self.parts}
-        return join_scores(by_task, {part.task.name: part.task.main_metric for part in self.parts})
+        return join_scores(by_task, {part.task.name: part.task.metric_of(part.examples) for part in self.parts})
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from pretune.errors import DataError
 from pretune.evaluate.engine import predict_examples
 from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
+from pretune.tasks.shared.pair_scores import PairCosine
 from pretune.tasks.shared.vector_task import PairExample, align_windows
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import RowBatch
@@ -277,3 +279,42 @@ def test_windows_of_the_shorter_text_are_spread() -> None:
     assert [(int(row[2].index[0]), row[2].repeated) for row in rows if row[2] is not None] == [
         (0, 0), (0, 2), (0, 2), (1, 0), (1, 2),
     ]  # fmt: skip
+
+
+def test_pairs_without_labels_are_scored_as_rankings() -> None:
+    """Copies of a text are one; a text with two partners has both to find."""
+    random = np.random.default_rng(7)
+    firsts = ["a", "b", "a", "c", "d"]
+    seconds = ["w", "x", "y", "z", "x"]
+    by_text = {text: random.normal(size=6).astype(np.float32) for text in {*firsts, *seconds}}
+    examples = [
+        PairExample(*texts, origin=Origin("pairs.csv", n)) for n, texts in enumerate(zip(firsts, seconds, strict=True))
+    ]
+    predictions = [
+        PairCosine.of(by_text[first], by_text[second]) for first, second in zip(firsts, seconds, strict=True)
+    ]
+    task, _ = made(encodings(2))
+    scores = task.score(predictions, examples)
+
+    def rank(query: str, wanted: str) -> int:
+        cosines = {
+            text: by_text[query] @ by_text[text] / np.linalg.norm(by_text[query]) / np.linalg.norm(by_text[text])
+            for text in set(seconds)
+        }
+        return sorted(cosines, key=lambda text: -cosines[text]).index(wanted)
+
+    partners = {"a": ["w", "y"], "b": ["x"], "c": ["z"], "d": ["x"]}
+    first_ranks = [min(rank(query, other) for other in others) for query, others in partners.items()]
+    assert scores["RR@10"] == pytest.approx(np.mean([1 / (1 + n) for n in first_ranks]))
+    found = [np.mean([rank(query, other) < 1 for other in others]) for query, others in partners.items()]
+    assert scores["R@1"] == pytest.approx(np.mean(found))
+    assert task.metric_of(examples) == "nDCG@10"
+    assert task.metric_of([pair("1", 0)]) == "spearman"
+    with pytest.raises(DataError, match=r"pairs\.csv:1: no label, where other pairs have one"):
+        task.score(predictions[:2], [replace(examples[0], label="1"), examples[1]])
+
+
+def test_cosines_keep_their_vectors_between_processes() -> None:
+    cosine = pickle.loads(pickle.dumps(PairCosine.of(np.array([3.0, 4.0]), np.array([1.0, 0.0]))))  # noqa: S301
+    assert cosine == pytest.approx(0.6)
+    assert cosine.vectors.first.tolist() == [3.0, 4.0]

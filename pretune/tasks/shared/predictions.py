@@ -163,6 +163,15 @@ class Predictions(list[PredictionT]):
         return self.table(_LISTED).html()
 
 
+def score_of_prediction(prediction: object) -> float | None:
+    """What a task says of a pair as one number: the number itself, a field `score`, or the only value; else None."""
+    values = list(prediction.values()) if isinstance(prediction, Mapping) else []
+    for value in (prediction, getattr(prediction, "score", None), *(values if len(values) == 1 else ())):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return None
+
+
 def most_probable(probabilities: Mapping[str, float], count: int) -> list[tuple[str, float]]:
     """The most probable labels with their probabilities, best first; equals in the order of the labels."""
     return sorted(probabilities.items(), key=lambda item: -item[1])[:count]

@@ -34,6 +34,7 @@ def read_examples(
     """
     skipped = None if every_row else SkippedRecords.of(task.config.columns)
     hidden = _answer_fields(task) if every_row and not needs_labels else frozenset[str]()
+    needs_labels = needs_labels and not task.scores_unlabelled
     pairs = iterate_examples(task, data, needs_labels, skipped, unique_ids=not every_row, hidden=hidden)
     examples = [example for _, example in pairs]
     if skipped is not None and skipped.count:

@@ -6,12 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pretune.errors import DataError, UsageError
+from pretune.metrics.ranking import score_rankings
+from pretune.tasks.shared.pair_scores import RANKING_METRIC, PairCosine, PairVectors, correlations, ranking_scores
 from pretune.tasks.shared.windowed import cut_text
 from pretune.tasks.task import Example, Task, build_row, encode_texts
 from pretune.text.readers.records import Record, is_missing
@@ -47,13 +50,6 @@ class PairExample(Example):
         return () if self.third is None else (self.third, *self.others)
 
 
-class PairVectors(NamedTuple):
-    """The vectors of a window of each text of a pair. Shape: (width,) each"""
-
-    first: NDArray[np.float32]
-    second: NDArray[np.float32]
-
-
 PairAnswer = float | PairVectors
 """What is said of a row: the cosine of its texts, or, where these may be windows, their vectors."""
 
@@ -67,6 +63,7 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
 
     main_metric: str = "spearman"
     needs_labels: ClassVar[bool] = False
+    scores_unlabelled: ClassVar[bool] = True
     reads_windows: ClassVar[bool] = False
 
     class Config(Task.Config):
@@ -138,23 +135,49 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
             (cosine,) = cosines
             return cosine
         vectors = [answer for answer in answers if isinstance(answer, PairVectors)]
-        first: NDArray[np.float64] = np.stack([each.first for each in vectors]).mean(axis=0, dtype=np.float64)
-        second: NDArray[np.float64] = np.stack([each.second for each in vectors]).mean(axis=0, dtype=np.float64)
-        size = float(np.linalg.norm(first) * np.linalg.norm(second))
-        return float(np.dot(first, second)) / size if size else 0.0
+        return PairCosine.of(
+            np.stack([each.first for each in vectors]).mean(axis=0, dtype=np.float64),
+            np.stack([each.second for each in vectors]).mean(axis=0, dtype=np.float64),
+        )
 
     def score(self, predictions: Sequence[float], examples: Sequence[PairExample]) -> dict[str, float]:
-        """Correlations of the cosines with the labels.
+        """Correlations of the cosines with the labels, or, of pairs without labels, how well texts find their partners.
 
         Raises:
-            DataError: a label that is not a number, or labels that are all alike.
+            DataError: a label that is not a number, labels that are all alike, or labels of some pairs alone.
+            MissingPackageError: pairs without labels, and ir-measures is not installed.
         """
+        labelled = [example for example in examples if example.label is not None]
+        if not labelled:
+            vectors = [
+                each.vectors for each in predictions if isinstance(each, PairCosine) and each.vectors is not None
+            ]
+            assert len(vectors) == len(predictions)  # `decode` gives them
+            return ranking_scores(vectors, [each.text for each in examples], [str(each.second) for each in examples])
+        if len(labelled) < len(examples):
+            missing = next(example for example in examples if example.label is None)
+            raise DataError(
+                f"{missing.origin}: no label, where other pairs have one; give all pairs one, or none to score how "
+                "well texts find their partners"
+            )
         truth = [number_of(example) for example in examples]
         if len(set(truth)) < 2:
             raise DataError(
-                f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
+                f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them; "
+                "leave the column of labels out to score how well texts find their partners"
             )
         return correlations(predictions, truth)
+
+    def metric_of(self, examples: Sequence[PairExample]) -> str:
+        """Spearman's correlation, or nDCG where the pairs have no labels.
+
+        Raises:
+            MissingPackageError: these need ir-measures, which is not installed.
+        """
+        if any(example.label is not None for example in examples):
+            return self.main_metric
+        score_rankings({"0": ["0"]}, {"0": {"0": 1}}, [RANKING_METRIC])  # before the first step, and not at its end
+        return RANKING_METRIC
 
 
 def align_windows(windows: Sequence[Sequence[Window]]) -> list[list[Window | None]]:
@@ -194,16 +217,11 @@ def _aligned_row(
     return replace(row, cut=sum(each.cut for each in present), repeated=sum(each.repeated for each in present))
 
 
-def correlations(values: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
-    """Correlations by rank and by value; NaN where all of one side are alike."""
-    from scipy import stats  # only scoring needs it
-
-    if min(len(set(values)), len(set(truth))) < 2:  # scipy gives the same, and warns in words of its own
-        return {"spearman": math.nan, "pearson": math.nan}
-    return {
-        "spearman": float(stats.spearmanr(values, truth).statistic),
-        "pearson": float(stats.pearsonr(values, truth).statistic),
-    }
+def pair_cosines(first: Tensor, second: Tensor) -> list[PairAnswer]:
+    """The cosines of pairs, with their vectors of length 1. Shape: (N, width) each"""
+    cosines = (first * second).sum(dim=1).cpu()
+    pairs = zip(cosines.tolist(), *(each.detach().cpu().numpy() for each in (first, second)), strict=True)
+    return [PairCosine(cosine, PairVectors(one, other)) for cosine, one, other in pairs]
 
 
 def second(row: Row) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 
 from pretune import config as configuration
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.tasks.shared.vector_task import PairExample
 from pretune.tasks.vector_losses.vector_loss import RowLosses, VectorLoss, VectorTable, mean_over, refuse_negatives
 
@@ -64,6 +64,11 @@ class VectorDistillation(VectorLoss):
     def forward(self, table: VectorTable) -> RowLosses:
         """The loss of each example."""
         assert table.targets is not None  # `resolve_config` wants some
+        if table.targets.shape[1] != table.vectors.shape[2]:
+            raise UsageError(
+                f"task.similarity.loss vector_distillation: the teacher's vectors have {table.targets.shape[1]} "
+                f"numbers and the model's {table.vectors.shape[2]}; train a model of the teacher's width"
+            )
         wanted = F.normalize(table.targets, dim=1)[:, None]
         differences = (table.vectors[:, :2] - wanted).square().mean(dim=2)
         return RowLosses(mean_over(differences, table.present[:, :2]))

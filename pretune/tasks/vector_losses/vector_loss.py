@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from pretune import config as configuration
 from pretune.errors import DataError
 from pretune.find import find_class
 from pretune.objectives.same_texts import DIGEST
+from pretune.tasks.shared.teachers import Teacher
 from pretune.tasks.shared.vector_task import PairExample
 
 OLDER_NAMES = {"scores": "cosent"}
@@ -130,6 +132,21 @@ class VectorLoss(nn.Module):
     def targets(self, example: PairExample) -> Sequence[float] | None:
         """What is learned from an example's label; None, the default, for nothing."""
         return None
+
+    def label_by(self, examples: Sequence[PairExample], teacher: Teacher) -> list[PairExample]:
+        """Examples with a teacher's answers as their `values`, as `learns` says."""
+        if self.learns == "vectors":
+            vectors = teacher.vectors([example.text for example in examples])
+            return [replace(example, values=vector) for example, vector in zip(examples, vectors, strict=True)]
+        pairs = [
+            (example.text, str(further)) for example in examples for further in (example.second, *example.negatives)
+        ]
+        scores = teacher.scores([first for first, _ in pairs], [further for _, further in pairs])
+        ends = np.cumsum([1 + len(example.negatives) for example in examples])
+        return [
+            replace(example, values=part, label=None)
+            for example, part in zip(examples, np.split(scores, ends[:-1]), strict=True)
+        ]
 
     @abstractmethod
     def forward(self, table: VectorTable) -> RowLosses:
