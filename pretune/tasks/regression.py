@@ -27,8 +27,8 @@ from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.projection import Projection
 from pretune.tasks.shared.pair_scores import correlations
-from pretune.tasks.shared.vector_task import is_number
 from pretune.tasks.shared.sequence_task import SequenceTask, TextExample
+from pretune.tasks.shared.vector_task import is_number
 from pretune.tasks.task import RowBatch
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.tokenizer.tokenizer import Tokenizer
