@@ -36,9 +36,8 @@ from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import ModelLoader, refuse_to_load, target
 from pretune.objectives.same_texts import TEXTS, text_marks
 from pretune.tasks.shared.pair_scores import PairVectors
-from pretune.tasks.shared.teachers import Teacher
 from pretune.tasks.shared.vector_task import PairAnswer, PairExample, VectorTask, number_of, pair_cosines, second
-from pretune.tasks.task import RowBatch, tokens_of
+from pretune.tasks.task import RowBatch, Teacher, tokens_of
 from pretune.tasks.vector_losses.vector_loss import OLDER_NAMES, VectorLoss, VectorTable, build_loss, name_of
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from typing import ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,6 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.tasks.shared.teachers import Teacher
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
@@ -59,6 +58,16 @@ class Example:
 ExampleT = TypeVar("ExampleT", bound=Example)
 RowAnswerT = TypeVar("RowAnswerT")
 PredictionT = TypeVar("PredictionT")
+
+
+class Teacher(Protocol):
+    """A better model in use, with a tokenizer of its own, which a task may ask before it trains."""
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """A vector of each text. Shape: return: (n, width)"""
+
+    def scores(self, firsts: Sequence[str], seconds: Sequence[str]) -> NDArray[np.float32]:
+        """How well the texts of each pair belong together. Shape: return: (n,)"""
 
 
 class RowBatch(Sequence[Row]):
