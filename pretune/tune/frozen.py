@@ -25,5 +25,5 @@ def apply(model: M, config: Config) -> M:
         model: with its heads in `model.heads`.
     """
     del config
-    freeze_body(model)
+    freeze_body(model, vocabulary=True)
     return model

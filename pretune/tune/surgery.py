@@ -11,7 +11,7 @@ A pattern names sites by a role or a part of it (`attention`, `query`), by layer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -130,16 +130,34 @@ def query_and_value(model: nn.Module) -> list[Site]:
     return sites
 
 
-def freeze_body(model: nn.Module) -> None:
+def freeze_body(model: nn.Module, *, vocabulary: bool = False) -> None:
     """Freezes everything but the heads' own parameters; a weight that a head shares with the body stays frozen.
+
+    So does the vocabulary that a head has for itself, where the model's files hold it: it is as large as the embedding,
+    and as much the base as that.
 
     Args:
         model: with its heads in `model.heads`.
+        vocabulary: let these vocabularies learn.
     """
     body = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith("heads.")}
+    if not vocabulary:
+        body |= {id(weight) for weight in _read_vocabularies(model)}
     model.requires_grad_(False)
     for parameter in model.get_submodule("heads").parameters():
         parameter.requires_grad_(id(parameter) not in body)
+
+
+def _read_vocabularies(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The vocabularies of heads whose weights were read from files; none of a model that was built anew."""
+    loaded = getattr(model, "loaded", None)
+    if loaded is None:
+        return
+    fresh = set(loaded.initialised)
+    for path, head in model.named_modules():
+        if isinstance(head, VocabularyHead):
+            own = cast(nn.Module, head.vocabulary).named_parameters()
+            yield from (weight for name, weight in own if f"{path}.{name}" not in fresh)
 
 
 def refuse_rounded(method: str, *modules: nn.Module) -> None:
