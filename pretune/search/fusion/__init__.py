@@ -1,0 +1,1 @@
+"""ONE FILE A WAY TO JOIN WHAT WORDS AND WHAT VECTORS FIND; see `docs/search.md`."""
