@@ -9,9 +9,7 @@
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
 their scores with their spread. `merge` writes a tuned model as a plain one; `compress_model` makes one smaller or
 faster; `combine` adds what several runs learned; `join` makes an encoder-decoder of two encoders.
-`check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has
-estimators of scikit-learn.
-faster; `combine` adds what several runs learned.
+`index` makes an index of documents and `open_index` opens it: it searches, and answers questions.
 `judge` scores texts. `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next.
 `pretune.sklearn` has estimators of scikit-learn.
 """
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
         pretrain,
     )
     from pretune.judging import judge
+    from pretune.searching import index, open_index
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,10 +50,12 @@ __all__ = [
     "compress_model",
     "cross_validate",
     "finetune",
+    "index",
     "join",
     "judge",
     "load",
     "merge",
+    "open_index",
     "pretrain",
 ]
 
@@ -63,6 +64,8 @@ def __getattr__(name: str) -> Any:
     """Hand on what `pretune.api` has, which imports torch, on first use."""
     if name == "judge":
         return import_module("pretune.judging").judge
+    if name in ("index", "open_index"):
+        return getattr(import_module("pretune.searching"), name)
     if name in __all__:
         from pretune import api
 

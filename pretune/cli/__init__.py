@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretune import __version__
-from pretune.cli import augmentation, data, labels, training, use
+from pretune.cli import augmentation, data, labels, searching, training, use
 from pretune.cli.session import new_app, run_app
 from pretune.language import translate
 
@@ -22,6 +22,7 @@ augmentation.register(app)
 labels.register(app)
 training.register(app)
 use.register(app)
+searching.register(app)
 
 
 @app.command

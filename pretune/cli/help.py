@@ -156,6 +156,20 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "pretune compress prune bert --layers 0.5 --calibration train.csv --train train.csv --output smaller",
         "pretune compress quantize gpt2 --format q4_0 --values gptq --calibration texts.txt --output small",
     ),
+    "index": (
+        "pretune index handbook/ --model minilm --output handbook.index",
+        "pretune index articles.jsonl --text body --output articles.index",
+    ),
+    "index add": ("pretune index add handbook.index new/ --update",),
+    "index delete": ("pretune index delete handbook.index handbook/returns.md",),
+    "index compact": ("pretune index compact handbook.index",),
+    "index evaluate": ("pretune index evaluate corpus.index --queries queries.jsonl --qrels qrels/test.tsv",),
+    "index tune": ("pretune index tune corpus.index --queries queries.jsonl --qrels qrels/dev.tsv --reranker ranker",),
+    "search": (
+        'pretune search handbook.index "how do I return a parcel?" --count 3',
+        "pretune search handbook.index queries.csv --where language=en --output hits.csv",
+    ),
+    "answer": ('pretune answer handbook.index "how long do I have to return it?" --reader reader',),
     "demo": ("pretune demo --output demo",),
 }
 

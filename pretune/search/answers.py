@@ -18,7 +18,7 @@ from typing import Any
 
 from pretune.errors import UsageError
 from pretune.model import Model
-from pretune.search.index import Hit, SearchIndex
+from pretune.search.hits import Hit
 from pretune.text.encode.sentences import sentence_starts
 from pretune.text.language import language_of
 
@@ -99,27 +99,27 @@ class Answer:
         return asdict(self)
 
 
-def quote_answer(index: SearchIndex, question: str, reader: Model, count: int = 5, **options: Any) -> Answer:
+def quote_answer(hits: Sequence[Hit], question: str, reader: Model | None) -> Answer:
     """The part of the best passages that answers a question, or that none does.
 
     Args:
-        reader: a model that was fine-tuned on reading.
-        count: passages that it reads.
-        options: of `SearchIndex.search`.
+        hits: the passages, best first.
+        reader: a model that was fine-tuned on reading; without one the passages alone are given.
 
     Raises:
         UsageError: a model of another task.
     """
-    hits = index.search(question, count, **options)
     if not hits:
         return Answer("", NOTHING_FOUND)
+    sources = tuple(_source(number, hit) for number, hit in enumerate(hits, 1))
+    if reader is None:
+        return Answer("", "", sources=sources)
     task = reader.task()
     if task.name != "reading":
         raise UsageError(f"the reader was trained on {task.name}; give one that was fine-tuned with --task reading")
     text, query, *_ = task.columns(needs_labels=False)
     predictions = reader.predict([{text.name: hit.text, query.name: question} for hit in hits])
     weights = _between([hit.score for hit in hits])
-    sources = tuple(_source(number, hit) for number, hit in enumerate(hits, 1))
     best: tuple[float, Hit, Any] | None = None
     for hit, prediction, weight in zip(hits, predictions, weights, strict=True):
         if prediction["answer"]:
@@ -133,21 +133,17 @@ def quote_answer(index: SearchIndex, question: str, reader: Model, count: int = 
     return Answer(prediction["answer"], "", hit.document, start, end, score, sources)
 
 
-def write_answer(
-    index: SearchIndex, question: str, writer: Model, count: int = 5, max_new_tokens: int = 128, **options: Any
-) -> Answer:
+def write_answer(hits: Sequence[Hit], question: str, writer: Model, max_new_tokens: int = 128) -> Answer:
     """A text about the best passages that names them as its sources; every name is checked.
 
     Args:
+        hits: the passages, best first; as many are read as there is room for.
         writer: a language model; one with a chat template is asked as a user would.
-        count: passages that it reads, or as many as it has room for.
         max_new_tokens: tokens of the answer at most.
-        options: of `SearchIndex.search`.
 
     Raises:
         UsageError: a model that does not generate, or one without room for a passage.
     """
-    hits = index.search(question, count, **options)
     if not hits:
         return Answer("", NOTHING_FOUND)
     if "generate" not in writer.abilities:

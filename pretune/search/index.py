@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,50 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.rerank import Reranker
 from pretune.find import find_class
 from pretune.model import Model
 from pretune.search import manifest as files
+from pretune.search.answers import Answer, quote_answer, write_answer
 from pretune.search.backend import Backend
 from pretune.search.build import add_documents, compact_index, delete_documents
-from pretune.search.documents import Document, DocumentConfig, DocumentStats, Value, read_documents
+from pretune.search.documents import Document, DocumentConfig, DocumentStats, read_documents
 from pretune.search.encoder import Encoder
 from pretune.search.filters import Where, fulfilling, parse_where
 from pretune.search.fuse import Fusion, Ranked, fusion_of
+from pretune.search.hits import Hit
 from pretune.search.manifest import Manifest, Mode, RankingConfig
 from pretune.search.passages import Passage
-from pretune.search.rerank import pair_scores
 from pretune.search.stored import Stored
 from pretune.search.vectors import Vectors
 from pretune.search.words import WordIndex
 from pretune.text.readers.labelled import Data
 
 Load = Callable[[str], Model]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that was found.
-
-    Attributes:
-        document: its id.
-        title: of the document.
-        start, end: where the passage stands in the document's text, in characters.
-        text: of the passage.
-        score: by which it was ranked: higher is better, and it compares within one query alone.
-        fields: of the document.
-    """
-
-    document: str
-    title: str
-    start: int
-    end: int
-    text: str
-    score: float
-    fields: dict[str, Value] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
 
 
 class SearchIndex:
@@ -148,7 +124,7 @@ class SearchIndex:
             raise UsageError(f"{self.folder}: has no vectors; search by words, or make it with --model")
         if self._encoder is None:
             chosen = recorded.path if self._chosen_model is None else self._chosen_model
-            model = chosen if isinstance(chosen, Model) else self._model(str(chosen))
+            model = self._use(chosen)
             path = recorded.path if isinstance(chosen, Model) else str(chosen)
             encoder = replace(Encoder.of_index(model, recorded), path=path)
             encoder.check(recorded, self.stored.first_passages(8), self.stored.vectors)
@@ -184,13 +160,42 @@ class SearchIndex:
         rows, scores = self.rank(query, vector, ranking, self._allowed(where), max(count, ranking.depth))
         chosen = ranking.reranker if reranker is None else reranker
         if chosen is not None:
-            model = chosen if isinstance(chosen, Model) else self._model(str(chosen))
-            rows, scores = self.reorder(query, (rows, scores), model, ranking.reranked)
+            rows, scores = self.reorder(query, (rows, scores), self.reranker(chosen), ranking.reranked)
         if per_document:
             rows, scores = self.first_of_documents((rows, scores))
         return [
             self._hit(row, score) for row, score in zip(rows[:count].tolist(), scores[:count].tolist(), strict=True)
         ]
+
+    def answer(
+        self,
+        question: str,
+        count: int = 5,
+        *,
+        reader: Model | Path | str | None = None,
+        writer: Model | Path | str | None = None,
+        max_new_tokens: int = 128,
+        mode: Mode | None = None,
+        where: Where = (),
+    ) -> Answer:
+        """The answer to a question: quoted from the best passages, or written with their names; or that there is none.
+
+        Args:
+            count: passages that are read.
+            reader: a model that was fine-tuned on reading, or its folder.
+            writer: a language model, or its folder; without a reader and a writer the passages alone are given.
+            max_new_tokens: tokens of a written answer at most.
+            mode, where: as of `search`.
+
+        Raises:
+            UsageError: a reader and a writer, or one that cannot do it.
+        """
+        if reader is not None and writer is not None:
+            raise UsageError("a reader and a writer: give one of them")
+        hits = self.search(question, count, mode=mode, where=where)
+        if writer is not None:
+            return write_answer(hits, question, self._use(writer), max_new_tokens)
+        return quote_answer(hits, question, None if reader is None else self._use(reader))
 
     def rank(
         self, query: str, vector: Vectors | None, ranking: RankingConfig, allowed: NDArray[np.bool_] | None, count: int
@@ -214,11 +219,23 @@ class SearchIndex:
         """How words and vectors are joined."""
         return fusion_of(files.variant_of(ranking.fusion, "fusion", self.folder, "ranking.fusion"))
 
-    def reorder(self, query: str, ranked: Ranked, model: Model, count: int) -> Ranked:
+    def reranker(self, model: Model | Path | str) -> Reranker:
+        """A model that orders passages anew.
+
+        Args:
+            model: or its folder.
+
+        Raises:
+            UsageError: a model without a score of a pair of texts.
+        """
+        loaded = self._use(model)
+        return Reranker.of(loaded.network, loaded.tokenizer, Path("reranker" if isinstance(model, Model) else model))
+
+    def reorder(self, query: str, ranked: Ranked, reranker: Reranker, count: int) -> Ranked:
         """The first rows in the order of a reranker, with its scores; the others follow, as they were."""
         rows, scores = ranked
         texts = [self.stored.passage(row).searched for row in rows[:count].tolist()]
-        points = np.array(pair_scores(model, query, texts), np.float32)
+        points = np.array(reranker([query], [texts])[0], np.float32)
         order = np.argsort(-points, kind="stable")
         rest = scores[count:] - (scores[count:].max(initial=0.0) - points.min(initial=0.0))
         return np.concatenate([rows[:count][order], rows[count:]]), np.concatenate([points[order], rest])
@@ -251,9 +268,13 @@ class SearchIndex:
         self._open()
         return count
 
-    def compact(self) -> int:
-        """Frees the space of deleted passages; returns how many there were."""
-        count = compact_index(self.folder)
+    def compact(self, backend: str | None = None) -> int:
+        """Frees the space of deleted passages; returns how many there were.
+
+        Args:
+            backend: of `search/backends/`, in place of the one that it has.
+        """
+        count = compact_index(self.folder, backend)
         self._open()
         return count
 
@@ -261,10 +282,13 @@ class SearchIndex:
         """The id of the document of a row."""
         return self.stored.document_of(row).id
 
-    def _model(self, path: str) -> Model:
-        if path not in self._loaded:
-            self._loaded[path] = self._load(path)
-        return self._loaded[path]
+    def _use(self, model: Model | Path | str) -> Model:
+        """A model, read once if a folder names it."""
+        if isinstance(model, Model):
+            return model
+        if str(model) not in self._loaded:
+            self._loaded[str(model)] = self._load(str(model))
+        return self._loaded[str(model)]
 
     def _allowed(self, where: Where) -> NDArray[np.bool_] | None:
         """The rows that may be given; None for all. Shape: return: (passages,)"""

@@ -4,21 +4,19 @@
                                 -> words, vectors, that fusion, and a reranker on the held-out part -> what is used
 
 Fusion is used where it is not below its better part on the held-out queries, a reranker where it is above what it
-reorders by more than chance: by 1.645 standard errors of the queries' differences (one in twenty). Sources: two of
-five gains of a reranker do not survive held-out queries; one that saw hard negatives alone can cost ten points.
+reorders by more than chance (`evaluate/rerank.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from pathlib import Path
 
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.rerank import HeldOutQuery, Reranker, check_reranking
 from pretune.find import variants
 from pretune.metrics.ranking import MEASURES, score_each
 from pretune.model import Model
@@ -31,7 +29,6 @@ from pretune.search.manifest import RankingConfig
 
 MAIN = "nDCG@10"
 WEIGHTS = tuple(n / 10 for n in range(1, 10))
-_ABOVE_CHANCE = 1.645  # standard errors: one in twenty
 _log = logging.getLogger("pretune")
 
 
@@ -99,7 +96,7 @@ class Judge:
         return ["words", "vectors", "fused"] if self._vectors else ["words"]
 
     def measure(
-        self, ranking: RankingConfig, queries: Sequence[str] | None = None, reranker: Model | None = None
+        self, ranking: RankingConfig, queries: Sequence[str] | None = None, reranker: Reranker | None = None
     ) -> Measured:
         """The scores of a way of ranking.
 
@@ -109,7 +106,7 @@ class Judge:
         """
         rankings = {}
         for query in self._ids if queries is None else queries:
-            ranked = self._found(query, ranking)
+            ranked = self._ranked(query, ranking)
             if reranker is not None:
                 ranked = self._index.reorder(self._judged.texts[query], ranked, reranker, ranking.reranked)
             rows, _ = self._index.first_of_documents(ranked)
@@ -118,13 +115,23 @@ class Judge:
         means = {name: sum(scores[name] for scores in each.values()) / len(each) for name in self._measures}
         return Measured(ranking.mode + ("+reranker" if reranker is not None else ""), means, each)
 
-    def _found(self, query: str, ranking: RankingConfig) -> Ranked:
+    def _ranked(self, query: str, ranking: RankingConfig) -> Ranked:
         if ranking.mode == "words":
             return self._words[query]
         if ranking.mode == "vectors":
             return self._vectors[query]
         fusion = self._index.fusion(ranking)
         return fusion.fuse(self._words[query], self._vectors[query], ranking.weight, ranking.depth)
+
+    def candidates(self, ranking: RankingConfig, queries: Sequence[str]) -> list[HeldOutQuery]:
+        """What a reranker orders: the best passage of each document, as many as the ranking says."""
+        out = []
+        for query in queries:
+            rows, _ = self._index.first_of_documents(self._ranked(query, ranking))
+            rows = rows[: ranking.reranked]
+            texts = [(self._index.document_id(row), self._index.stored.passage(row).searched) for row in rows.tolist()]
+            out.append(HeldOutQuery(query, self._judged.texts[query], texts, self._judged.grades[query]))
+        return out
 
     def split(self, held_out: float) -> tuple[list[str], list[str]]:
         """The queries that choose, and those that measure: by a hash of their ids, the same on every machine.
@@ -143,29 +150,27 @@ class Judge:
 
 
 def evaluate_index(
-    index: SearchIndex, judged: Judged, reranker: Model | None = None, measures: Sequence[str] = MEASURES
+    index: SearchIndex, judged: Judged, reranker: Model | Path | str | None = None, measures: Sequence[str] = MEASURES
 ) -> list[Measured]:
     """The scores of words, vectors and both joined as the index says, on all queries; with a reranker too, if given."""
     judge = Judge(index, judged, measures)
     rows = [judge.measure(index.ranking.model_copy(update={"mode": mode})) for mode in judge.modes()]
     if reranker is not None:
-        rows.append(judge.measure(index.ranking, reranker=reranker))
+        rows.append(judge.measure(index.ranking, reranker=index.reranker(reranker)))
     return rows
 
 
 def tune_index(
     index: SearchIndex,
     judged: Judged,
-    reranker: Model | None = None,
-    reranker_path: str | None = None,
+    reranker: Path | str | None = None,
     held_out: float = 0.5,
     measures: Sequence[str] = MEASURES,
 ) -> Choice:
     """Chooses how an index ranks, and records it there.
 
     Args:
-        reranker: is used if it helps on the held-out queries.
-        reranker_path: its folder, as it is recorded.
+        reranker: folder of a model, which is used if it helps on the held-out queries.
         held_out: share of the queries that measure; the others choose fusion and weight.
     """
     judge = Judge(index, judged, measures)
@@ -178,11 +183,10 @@ def tune_index(
     chosen, reasons = _choose_mode(rows)
     measured = [row for _, row in rows.values()]
     if reranker is not None:
-        with_it = judge.measure(chosen, measures_on, reranker)
-        measured.append(with_it)
-        helps, reason = _helps(with_it, rows[chosen.mode][1])
-        reasons.append(reason)
-        chosen = chosen.model_copy(update={"reranker": reranker_path if helps else None})
+        check = check_reranking(index.reranker(reranker), judge.candidates(chosen, measures_on), MAIN)
+        measured.append(Measured(f"{chosen.mode}+reranker", check.reranked))
+        reasons.append(check.describe())
+        chosen = chosen.model_copy(update={"reranker": str(reranker) if check.helps else None})
     scores = {row.name: dict(row.scores) for row in measured}
     chosen = chosen.model_copy(update={"measured": scores})
     set_ranking(index.folder, chosen)
@@ -215,13 +219,3 @@ def _choose_mode(rows: Mapping[str, tuple[RankingConfig, Measured]]) -> tuple[Ra
         what = f"{way.fusion.name}, weight of the vectors {way.weight}"
         return way, [f"fused ({what}) is not below {part} alone: {scores['fused']:.4f} and {scores[part]:.4f}"]
     return rows[part][0], [f"fused is below {part} alone: {scores['fused']:.4f} and {scores[part]:.4f}"]
-
-
-def _helps(with_it: Measured, without: Measured) -> tuple[bool, str]:
-    """Whether a reranker is better by more than chance, and a sentence about it."""
-    gains = np.array([with_it.each[query][MAIN] - scores[MAIN] for query, scores in without.each.items()])
-    error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    gain = float(gains.mean())
-    helps = gain > _ABOVE_CHANCE * error
-    said = "helps" if helps else "does not help beyond chance"
-    return helps, f"the reranker {said}: {MAIN} {gain:+.4f}, standard error {error:.4f}"

@@ -33,7 +33,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_verb_has_an_example() -> None:
     verbs = {name for name in app if not name.startswith("-")}
-    groups = ("tokenizer", "corpus", "evaluate", "labels", "delta")
+    groups = ("tokenizer", "corpus", "evaluate", "labels", "delta", "index")
     nested = {f"{group} {name}" for group in groups for name in app[group] if not name.startswith("-")}
     assert (verbs - {"tokenizer", "corpus", "labels", "delta", "help", "version"}) | nested == set(VERBS)
 
