@@ -74,7 +74,7 @@ def index(
     loader = _loader(device, precision)
     encoder = None
     if model is not None:
-        loaded, path = (model, "a model in memory") if isinstance(model, Model) else (loader(str(model)), str(model))
+        loaded, path = (model, "") if isinstance(model, Model) else (loader(str(model)), str(model))
         encoder = Encoder(loaded, path, query_prompt, passage_prompt)
     usual = WindowConfig() if unit == "characters" else default_window(encoder)
     asked = {"size": size, "overlap": overlap, "unit": unit}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pretune.search.index import SearchIndex
 
 _DIGITS = 5  # significant ones of a score
+_ANSWER_NAMES = {"text": "passage"}  # fields of a hit, beside the query, whose column is "text"
 Mode = Literal["words", "vectors", "fused"]
 Where = Annotated[
     tuple[str, ...],
@@ -124,7 +125,8 @@ def answer(
             )
             if reply.note:
                 session.say(f"{row.text[:60]}: {reply.note}")
-            out.write(AnswerRow(row.inputs, reply.to_json(), row.shown, _brief(reply)))
+            fields = {"answer" if name == "text" else name: value for name, value in reply.to_json().items()}
+            out.write(AnswerRow(row.inputs, fields, row.shown, _brief(reply)))
     written(session, rows.output)
 
 
@@ -167,7 +169,7 @@ def tune_hint(folder: Path) -> str:
 
 
 def _hit_row(row: TextRow, rank: int, hit: Hit) -> AnswerRow:
-    fields = hit.to_json()
+    fields = {_ANSWER_NAMES.get(name, name): value for name, value in hit.to_json().items()}
     extra = {f"field.{name}": value for name, value in fields.pop("fields").items()}
     brief = {"rank": rank, "document": hit.document, "score": hit.score, "passage": hit.text}
     return AnswerRow(row.inputs, {"rank": rank, **fields, **extra}, row.shown, brief)

@@ -9,7 +9,8 @@ A build that is killed leaves its segments; the same command goes on with them. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pretune.models.metadata import VariantRecord
 from pretune.search import manifest as files
 from pretune.search.documents import Document
 from pretune.search.encoder import Encoder
-from pretune.search.manifest import Manifest, RankingConfig
+from pretune.search.manifest import Manifest, RankingConfig, Segment
 from pretune.search.passages import Passage, WindowConfig, cut_documents
 from pretune.search.segments import Embed
 from pretune.search.stored import Stored
@@ -37,6 +38,7 @@ from pretune.search.writer import (
     write_deleted,
     writing,
 )
+from pretune.text.tokenizer.unknown import say_unknown
 
 _log = logging.getLogger("pretune")
 
@@ -88,10 +90,7 @@ def build_index(
     with writing(output):
         old = _old_manifest(output, replace)
         writer = SegmentWriter(output, next_number(old.segments if old else ()), 0, *_vectors(encoder))
-        tokenizer = None if encoder is None else encoder.model.tokenizer
-        for document, passages in cut_documents(documents, window, tokenizer):
-            writer.add(document, passages)
-        segments = writer.close()
+        segments = _write_all(writer, documents, window, encoder)
         if not segments:
             raise DataError("no document with a text: give files that hold some")
         draft = Draft(
@@ -126,21 +125,23 @@ def add_documents(documents: Iterable[Document], folder: Path, encoder: Encoder 
             if encoder is None:
                 raise UsageError(f"{folder}: has vectors of {old.model.path}; give that model")
             encoder.check(old.model, stored.first_passages(8), stored.vectors)
-        known, replaced = stored.document_numbers(), []
+        known, replaced = stored.document_numbers(), list[int]()
+
+        def fresh() -> Iterator[Document]:
+            for document in documents:
+                if document.id in known:
+                    if not update:
+                        raise DataError(
+                            f"{document.origin}: id {document.id!r} is in the index already; delete it first, or "
+                            "replace such documents: --update"
+                        )
+                    replaced.append(known[document.id])
+                yield document
+
         writer = SegmentWriter(
             folder, next_number(old.segments), old.documents, *_vectors(encoder if old.model else None)
         )
-        tokenizer = None if encoder is None else encoder.model.tokenizer
-        for document, passages in cut_documents(documents, old.window, tokenizer):
-            if document.id in known:
-                if not update:
-                    raise DataError(
-                        f"{document.origin}: id {document.id!r} is in the index already; delete it first, or replace "
-                        "such documents: --update"
-                    )
-                replaced.append(known[document.id])
-            writer.add(document, passages)
-        segments = writer.close()
+        segments = _write_all(writer, fresh(), old.window, encoder)
         if not segments:
             raise DataError("no document with a text: give files that hold some")
         deleted = np.concatenate([stored.deleted | stored.rows_of(replaced), np.zeros(writer.passages, np.bool_)])
@@ -217,6 +218,17 @@ def set_ranking(folder: Path, ranking: RankingConfig) -> None:
     with writing(folder):
         old = files.read_manifest(folder)
         files.write_manifest(folder, old.model_copy(update={"ranking": ranking, "generation": old.generation + 1}))
+
+
+def _write_all(
+    writer: SegmentWriter, documents: Iterable[Document], window: WindowConfig, encoder: Encoder | None
+) -> list[Segment]:
+    """Writes the passages of documents; what the tokenizer does not know is said once."""
+    tokenizer = None if encoder is None else encoder.model.tokenizer
+    with nullcontext() if tokenizer is None else say_unknown(tokenizer):
+        for document, passages in cut_documents(documents, window, tokenizer):
+            writer.add(document, passages)
+        return writer.close()
 
 
 def _vectors(encoder: Encoder | None) -> tuple[Mapping[str, Any], Embed | None]:

@@ -28,7 +28,7 @@ class Encoder:
 
     Attributes:
         model: any that embeds.
-        path: its folder.
+        path: its folder; empty where it was given in memory.
         query_prompt, passage_prompt: texts before each query and each passage; None for those of the model's files.
     """
 
@@ -47,7 +47,7 @@ class Encoder:
         """What an index says of it."""
         passages, queries = self._prompt(self.passage_prompt, _PASSAGE), self._prompt(self.query_prompt, _QUERY)
         return VectorModel(
-            path=str(Path(self.path).absolute()),
+            path=str(Path(self.path).absolute()) if self.path else "",
             width=int(self.model.embed(["a"], prompt=passages).shape[1]),
             fingerprint=body_fingerprint(self.model.network),
             query_prompt=queries,
@@ -104,9 +104,10 @@ class Encoder:
             what = (
                 f"their cosine is {alike:.3f}" if same else f"they have {vectors.shape[1]} numbers, not {stored.width}"
             )
+            name, other = self.path or "the model", recorded.path or "another model"
             raise DataError(
-                f"{self.path}: its vectors are not those of the index, which {recorded.path} made ({what}); give that "
-                "model (--model), or make the index again"
+                f"{name}: its vectors are not those of the index, which {other} made ({what}); give that model "
+                "(--model), or make the index again"
             )
 
     def _prompt(self, prompt: str | None, names: Sequence[str]) -> str:

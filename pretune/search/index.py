@@ -124,6 +124,8 @@ class SearchIndex:
             raise UsageError(f"{self.folder}: has no vectors; search by words, or make it with --model")
         if self._encoder is None:
             chosen = recorded.path if self._chosen_model is None else self._chosen_model
+            if chosen == "":
+                raise UsageError(f"{self.folder}: was made by a model in memory; give it, or its folder (--model)")
             model = self._use(chosen)
             path = recorded.path if isinstance(chosen, Model) else str(chosen)
             encoder = replace(Encoder.of_index(model, recorded), path=path)

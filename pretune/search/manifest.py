@@ -45,7 +45,7 @@ class VectorModel(Config):
     """The model whose vectors an index holds.
 
     Attributes:
-        path: its folder, as it was named.
+        path: its folder; empty where it was given in memory.
         width: numbers of a vector.
         fingerprint: SHA-256 of its weights as they were in memory.
         query_prompt, passage_prompt: texts before each query and each passage.

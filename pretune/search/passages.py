@@ -113,14 +113,23 @@ def cut_text(text: str, unit_starts: NDArray[np.int64], size: int, overlap: int)
     start = 0
     while start < len(text):
         first = bisect_left(units, start)
-        reach = units[first + size] if first + size < len(units) else len(text)
+        reach = _past_space(text, units[first + size] if first + size < len(units) else len(text))
         end = _last(sentences, start, reach) or _last(words, start, reach) or max(reach, start + 1)
-        if (span := _stripped(text, start, end)) is not None and (not spans or span[1] > spans[-1][1]):
+        span = _stripped(text, start, end)
+        if span is not None and (not spans or span[1] > spans[-1][1]):
+            del spans[len(spans) - (bool(spans) and spans[-1][0] == span[0]) :]
             spans.append(span)
         if end >= len(text):
             break
         start = _next_start(sentences, words, units, start, end, overlap)
     return spans
+
+
+def _past_space(text: str, position: int) -> int:
+    """The first character from a position on that is no white space, which no window counts at its end."""
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
 
 
 def _last(borders: Sequence[int], start: int, reach: int) -> int | None:
