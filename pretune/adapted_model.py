@@ -111,7 +111,7 @@ class AdaptedModel(Model):
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
         adapter: Adapter = None,
     ) -> Any:
         """As `Model.predict`, of the task of an adapter, or of the one that each text's adapter was trained for.
@@ -148,7 +148,7 @@ class AdaptedModel(Model):
         answers: list[tuple[Sequence[int], Sequence[object]]] = []
         together = []
         for use in uses:
-            is_apart = use.number in self._shared.apart
+            is_apart = use.number in self._shared.apart or "write" in use.task.abilities.values()
             if is_apart or len(uses) == 1 or reads_by_modules(use.fused, use.task, self.tokenizer):
                 parts = (use.fused, use.task, use.examples, use.rows, self.tokenizer)
                 answers.append((use.index, predict_by_modules(*parts)))

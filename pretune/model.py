@@ -139,7 +139,7 @@ class Model(Exports):
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Any: ...
     @overload
     def predict(
@@ -149,7 +149,7 @@ class Model(Exports):
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Predictions[Any]: ...
     def predict(
         self,
@@ -158,7 +158,7 @@ class Model(Exports):
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Any:
         """What the model's task says of texts, pairs of texts or records.
 
@@ -168,7 +168,8 @@ class Model(Exports):
             seconds: the second text of each pair.
             truncate: which part of a text that is too long is read; by default as in training.
             columns: names of the fields of records, such as `{"text": "title"}`; by default as in training.
-            task: which of several tasks that the model learned.
+            task: which of several tasks that the model learned; with settings where some are to be others than in its
+                training: `{"generation": {"beams": 5}}`.
 
         Returns:
             The task's prediction for a single text, else `Predictions`, a list of them; of a classifier each is a

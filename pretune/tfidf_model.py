@@ -110,7 +110,7 @@ class TfidfModel(Model):
         *,
         truncate: str | None = None,
         columns: Columns | None = None,
-        task: str | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Any:
         """The labels of texts, pairs of texts or records, as `Model.predict`.
 

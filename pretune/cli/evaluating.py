@@ -36,6 +36,7 @@ def evaluate(
     label: str | None = None,
     second: str | None = None,
     third: str | None = None,
+    target: str | None = None,
     files: Files = NO_FILE_FLAGS,
     output: Path | None = None,
     errors: Path | None = None,
@@ -63,6 +64,7 @@ def evaluate(
         label: column of the labels in a labelled file.
         second: column of the second texts in a labelled file of pairs.
         third: column of the third texts in a labelled file of triplets.
+        target: column of the texts that are to be written, or several, such as summary1,summary2.
         output: file to write the scores to as well, as JSON.
         errors: file to write the examples with a wrong prediction to, the most confident first: .csv, .tsv, .xlsx or
             .jsonl.
@@ -79,7 +81,7 @@ def evaluate(
     _check_outputs(output, errors)
     session.say(f"evaluating {model} on {'its validation data' if data is None else data}")
     loaded = load_model(model, session, step=step, base=base)
-    flags = {"text": text, "label": label, "second": second, "third": third, **files.settings()}
+    flags = {"text": text, "label": label, "second": second, "third": third, "target": target, **files.settings()}
     config = columns_of(loaded, flags, task) if any(value is not None for value in flags.values()) else None
     if data is not None:
         _check_data(session, loaded, data, config, task, errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
 
@@ -67,7 +67,7 @@ def predict(
         second: column of the second texts in a file of pairs; by default as in training.
         third: column of the third texts in a file of triplets; by default as in training.
         task: which task, of a model that learned several; or several of them, such as intent,slots.
-        top: only the most probable labels, as many as this, in place of the probability of every label.
+        top: only the most probable labels, as many as this, not the probability of all; or the best written texts.
         threshold: probability below which no label is given; without labels that exclude each other, all labels that
             are as probable.
         truncate: which part of a too long text is kept; windows reads all of it, error refuses it. By default as in
@@ -87,7 +87,7 @@ def predict(
         written(session, rows.output)
         return
     names = [None] if task is None else [name.strip() for name in task.split(",")]
-    uses = [_TaskUse.of(loaded, name, flags, seconds if not rows.input else None, truncate) for name in names]
+    uses = [_TaskUse.of(loaded, n, flags, None if rows.input else seconds, truncate, top) for n in names]
     config = uses[0].columns
     choices = [choice.of(use.task, is_named=len(uses) > 1) for use in uses]
     for use in uses:
@@ -100,8 +100,7 @@ def predict(
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
             predictions = [
-                loaded.predict(part, truncate=truncate, columns=use.columns, task=name)
-                for use, name in zip(uses, names, strict=True)
+                loaded.predict(part, truncate=truncate, columns=use.columns, task=use.settings) for use in uses
             ]
             for record, *answers in zip(part, *predictions, strict=True):
                 answer, brief = _answer(uses, answers, choices)
@@ -117,10 +116,12 @@ class _TaskUse:
 
     Attributes:
         columns: how it reads records.
+        settings: its name, where there is one, and what is other than in its training.
     """
 
     task: AnyTask
     columns: LabelledConfig
+    settings: str | Mapping[str, Mapping[str, Any]] | None = None
 
     @classmethod
     def of(
@@ -130,15 +131,23 @@ class _TaskUse:
         flags: Mapping[str, object],
         seconds: Sequence[str] | None,
         truncate: Truncate | None,
+        top: int | None = None,
     ) -> _TaskUse:
         """The task of a name as flags say.
 
         Args:
             seconds: second texts among the arguments, perhaps none; None of rows of a file.
+            top: how many of the best texts a task that writes gives.
         """
         columns = columns_of(model, flags, name)
         columns = columns if seconds is None else _columns_of_arguments(columns, seconds)
-        return cls(model.task(name, columns=columns, truncate=truncate), columns)
+        task = model.task(name, columns=columns, truncate=truncate)
+        if top is None or not hasattr(task.config, "n_best"):
+            return cls(task, columns, name)
+        recorded = model.metadata.task_of(name)
+        key = name or (task.name if recorded is None else recorded.name)
+        settings = {key: {"n_best": top, "beams": max(top, getattr(task.config, "beams", 1))}}
+        return cls(model.task(settings, columns=columns, truncate=truncate), columns, settings)
 
 
 @dataclass(frozen=True)
@@ -247,7 +256,7 @@ class _Choice:
             if isinstance(fields.get("labels"), list) and isinstance(fields.get("probabilities"), dict):
                 return self._fields_of_set(fields)
             for flag, value in (("--top", self.top), ("--threshold", self.threshold)):
-                if value is not None:
+                if value is not None and not (flag == "--top" and "generated_text" in fields):
                     raise UsageError(f"{flag} {value:g}: this model gives no probabilities of labels; leave it out")
             return fields
         label, probability = prediction.label, prediction.probability

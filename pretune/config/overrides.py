@@ -18,6 +18,7 @@ from pretune.errors import UsageError
 from pretune.missing_paths import near_path
 
 _FIELD = re.compile(r"[^=]*?\.py(?::\w+)?(?=\.|$)|[\w.]+:\w+(?=\.|$)|[^.]*")
+_COMMA = re.compile(r",(?![^{},]*\})")  # one inside of braces, as of `train.{en,de}`, is part of a name
 _ANYTHING = Any
 
 
@@ -184,7 +185,7 @@ def _read_list(flag: _Flag, item: Any) -> list[Any]:
 def _split_paths(text: str) -> list[str]:
     if Path(text).exists() or glob.glob(text):
         return [text]
-    parts = [part.strip() for part in text.split(",") if part.strip()] or [text]
+    parts = [part.strip() for part in _COMMA.split(text) if part.strip()] or [text]
     if not any(Path(part).exists() for part in parts) and near_path(text, 0.9) is not None:
         return [text]  # misspelt
     return parts

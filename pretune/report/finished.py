@@ -13,6 +13,7 @@ from pretune.report.report import write_report
 from pretune.report.samples import Examples, write_samples
 from pretune.report.validation import write_validation
 from pretune.tasks.classification import ClassificationExample
+from pretune.tasks.shared.written_texts import GenerationExample
 from pretune.tasks.task import Example
 from pretune.text.readers.labelled import NamedData
 from pretune.train.labelled import read_labelled
@@ -39,7 +40,8 @@ def report_finished(
     except PretuneError as error:  # the model is finished and saved: its data may be gone or changed by now
         notes.append(f"warning: the report shows no samples and no mistakes: {error}")
     write_samples(run, model, recipe, held_out or learned)
-    answers = write_validation(run, model, recipe.seed, learned, held_out) if held_out else {}
+    known, judged = _labelled(learned), _labelled(held_out)
+    answers = write_validation(run, model, recipe.seed, known, judged) if judged else {}
     write_report(run)
     return [*notes, *comparison(answers)]
 
@@ -47,15 +49,20 @@ def report_finished(
 def _examples(
     model: Model, recipe: Recipe, train: NamedData | None, validation: NamedData | None
 ) -> tuple[Examples, Examples]:
-    """The examples of training and of validation of a run that learned to label texts; none of any other."""
-    if not recipe.task or are_named(recipe.task) or "classify" not in model.abilities:
+    """Examples of training and validation of a run that learned to label or to write texts; of any other none."""
+    if not recipe.task or are_named(recipe.task) or not {"classify", "generate"} & model.abilities:
         return [], []
     (data,) = read_labelled(recipe, model.tokenizer, train, validation)
-    learned, held_out = (_labelled(examples) for examples in (data.train, data.validation))
-    return learned, held_out
+    if "write" in data.task.abilities.values():
+        learned, held_out = (
+            [example for example in examples if isinstance(example, GenerationExample)]
+            for examples in (data.train, data.validation)
+        )
+        return learned, held_out
+    return _labelled(data.train), _labelled(data.validation)
 
 
-def _labelled(examples: Sequence[Example]) -> list[ClassificationExample]:
+def _labelled(examples: Sequence[Example] | Examples) -> list[ClassificationExample]:
     """Texts with labels; none of a user's own task that has other examples."""
     return [example for example in examples if isinstance(example, ClassificationExample)]
 

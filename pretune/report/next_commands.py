@@ -40,7 +40,7 @@ def next_commands(
 
     Args:
         model: its folder.
-        abilities: of `generate`, `fill`, `classify`.
+        abilities: of `generate`, `fill`, `classify`, `write`.
         mask: the mask token of its tokenizer.
         is_paired: it was trained on pairs of texts.
         language: of the data that it was trained on: `en` or `zh`.
@@ -50,7 +50,7 @@ def next_commands(
     path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
     text, second = quoted(examples.text), quoted(examples.second)
     lines = []
-    if "generate" in abilities:
+    if "generate" in abilities and "write" not in abilities:
         lines.append(f"pretune generate {path} {quoted(examples.beginning)}")
     if "fill" in abilities:
         lines.append(f"pretune fill {path} {quoted(examples.sentence.format(mask=mask))}")
@@ -60,6 +60,8 @@ def next_commands(
         return lines
     if records is not None:
         return [*lines, f"pretune predict {path} {shlex.quote(records)}"]
+    if "write" in abilities:
+        return [*lines, f"pretune predict {path} {text}"]
     if "classify" in abilities:
         lines.append(f"pretune predict {path} " + (f"--pair {text} {second}" if is_paired else text))
     elif not is_paired:
@@ -70,13 +72,15 @@ def next_commands(
 
 
 def run_abilities(heads: Collection[str], facts: Mapping[str, object]) -> set[str]:
-    """What a run's model can do: what its heads can, and to predict where its task has labels.
+    """What a run's model can do: what its heads can, to predict where its task has labels, to write for texts.
 
     Args:
         heads: what the heads that are common to tasks can do.
         facts: of the run.
     """
-    return {*heads, *(["classify"] if facts.get("labels") else [])}
+    trained = facts.get("abilities")
+    writes = isinstance(trained, dict) and "write" in trained.values()
+    return {*heads, *(["classify"] if facts.get("labels") else []), *(["write"] if writes else [])}
 
 
 def named_tasks(facts: Mapping[str, object]) -> dict[str, bool]:

@@ -12,9 +12,12 @@ import numpy as np
 
 from pretune.disk import replace_file
 from pretune.draw import Draw
+from pretune.evaluate.engine import encode_examples, predict_examples
 from pretune.interop.run_names import FACTS
 from pretune.seals import changing, read_facts
 from pretune.tasks.classification import ClassificationExample
+from pretune.tasks.shared.predictions import prediction_fields
+from pretune.tasks.shared.written_texts import GenerationExample
 from pretune.text.store.store import TokenSplit, TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from pretune.model import Model
     from pretune.train.recipe import Recipe
 
-Examples = Sequence[ClassificationExample]
+Examples = Sequence[ClassificationExample] | Sequence[GenerationExample]
 FILE = "samples.json"
 COUNT = 6
 _SENTENCE = (8, 40)  # tokens of a sentence that gets a mask
@@ -33,7 +36,7 @@ class Sample(TypedDict):
     """A prompt and the model's output, with what was true where that is known.
 
     Attributes:
-        label: of a text that was labelled.
+        label: of a text that was labelled, or a text that would have been right.
         word: that was masked.
     """
 
@@ -47,7 +50,7 @@ def write_samples(run: Path, model: Model, recipe: Recipe, examples: Examples = 
     """Samples a model on what it was trained for, and writes the samples into its run directory.
 
     Args:
-        examples: of a task that labels texts.
+        examples: of a task that labels texts, or writes them.
     """
     facts = read_facts(run / FACTS)
     samples = draw_samples(model, recipe, set(facts.get("abilities", {}).values()), examples)
@@ -59,16 +62,19 @@ def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], examp
     """Samples on texts chosen by key from the held-out split, or from the training split if nothing is held out.
 
     Args:
-        abilities: what the model was trained for: `fill`, `generate`, `classify`.
-        examples: of a task that labels texts.
+        abilities: what the model was trained for: `fill`, `generate`, `classify`, `write`.
+        examples: of a task that labels texts, or writes them.
     """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
-        return labellings(model, draw, examples) if "classify" in abilities and examples else []
+        labelled = [example for example in examples if isinstance(example, ClassificationExample)]
+        sources = [example for example in examples if isinstance(example, GenerationExample)]
+        out = labellings(model, draw, labelled) if "classify" in abilities and labelled else []
+        return out + (writings(model, draw, sources) if "write" in abilities and sources else [])
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")
-    out: list[Sample] = []
+    out = []
     if "fill" in abilities:
         out += fills(model, split, draw)
     if "generate" in abilities:
@@ -105,7 +111,19 @@ def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
     return [{"prompt": prompt, "output": text} for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def labellings(model: Model, draw: Draw, examples: Examples) -> list[Sample]:
+def writings(model: Model, draw: Draw, examples: Sequence[GenerationExample]) -> list[Sample]:
+    """Writes texts, and returns them beside those that would have been right."""
+    order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
+    chosen, task = [examples[n] for n in order.tolist()], model.task()
+    rows = encode_examples(task, chosen, model.tokenizer, model.length)
+    predictions = predict_examples(model.network, task, chosen, rows, model.tokenizer)
+    return [
+        {"prompt": e.text, "output": str(prediction_fields(p).get("generated_text")), "label": e.target}
+        for e, p in zip(chosen, predictions, strict=True)
+    ]
+
+
+def labellings(model: Model, draw: Draw, examples: Sequence[ClassificationExample]) -> list[Sample]:
     """Labels texts and returns the model's label beside the true one."""
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]

@@ -181,18 +181,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         return None
 
     def observe(self, model: TrainableModel) -> None:
-        """Learns what it must know of the model that answers, before examples are encoded; by default nothing.
-
-        Raises:
-            UsageError: the model is of a sort that cannot answer.
-        """
+        """Learns what it must know of the model that answers, before examples are encoded; by default nothing."""
 
     def select_validation(self, rows: Sequence[Row]) -> None:
-        """Chooses of which validation rows `decode` gives an answer during training; by default of all.
-
-        Args:
-            rows: of all batches of all ranks.
-        """
+        """Chooses for which validation rows, of all ranks, `decode` answers during training; by default for all."""
 
     @classmethod
     def reads(cls, model: TrainableModel) -> bool:

@@ -37,7 +37,7 @@ from pretune.loss import Term
 from pretune.metrics.metric import main_score, score_texts
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.objectives.objective import ModelLoader, name_samples, refuse_to_load, target
+from pretune.objectives.objective import Ability, ModelLoader, name_samples, refuse_to_load, target
 from pretune.objectives.root_module import unwrapped
 from pretune.tasks.shared.written_texts import Alternative, GenerationExample, GenerationPrediction, WrittenRow
 from pretune.tasks.task import RowBatch, Task
@@ -117,6 +117,11 @@ class GenerationTask(Task[GenerationExampleT, WrittenRow, GenerationPrediction],
         self._is_training = False
         self._validated: frozenset[int] | None = None
         self.main_metric = main_score(self.metrics[0])[0] if config.validation_samples != 0 else "loss"
+
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """It writes texts for texts."""
+        return {self.name: "write"}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shlex
 import stat
 import tempfile
@@ -16,7 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
@@ -30,6 +31,7 @@ from pretune.find import find, variants
 from pretune.missing_paths import near_path, no_such_file
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_BRACES = re.compile(r"\{([^{},/]+),([^{},/]+)\}")
 BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
 
 
@@ -38,8 +40,8 @@ class SourceConfig(Config):
 
     Attributes:
         format: the format of every file: the name of a reader (txt, md, html, json, jsonl, csv, tsv, xlsx, parquet,
-            conll, conllu, brat, cluener, squad, semeval, casie, propbank), the path of a user's own (`mine.py`), or
-            "auto": by suffix.
+            conll, conllu, brat, cluener, squad, semeval, casie, propbank, parallel), the path of a user's own
+            (`mine.py`), or "auto": by suffix.
         columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; by default the
             first row is the header. A first row that names all columns that are read is a header too.
         quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
@@ -73,12 +75,14 @@ class Source:
         compression: "gzip", "zstd" or "".
         domain: of its documents, unless they name their own: the folder below the one that was named, else the file's
             name without suffixes.
+        partner: the file whose lines belong to those of this one, where both were named at once.
     """
 
     path: Path
     format: str
     compression: str
     domain: str
+    partner: Path | None = None
 
 
 class UnreadableError(Exception):
@@ -102,12 +106,38 @@ def find_sources(
     names = [paths] if isinstance(paths, (str, Path)) else paths
     sources: list[Source] = []
     for name in names:
+        if (pair := parallel_paths(name)) is not None:
+            sources.append(_parallel_source(*pair))
+            continue
         for path in _expand(name):
             if path.is_dir():
                 sources += _walk(path, format, ignored if ignored is not None else [])
             else:
                 sources.append(_source(path, format))
     return sources
+
+
+def parallel_paths(name: Path | str) -> tuple[Path, Path] | None:
+    """The two files that a name with braces means, such as `train.{en,de}`; None of any other name."""
+    match = _BRACES.search(str(name))
+    if match is None or Path(name).exists():
+        return None
+    begin, end = str(name)[: match.start()], str(name)[match.end() :]
+    return Path(f"{begin}{match[1]}{end}"), Path(f"{begin}{match[2]}{end}")
+
+
+def _parallel_source(path: Path, partner: Path) -> Source:
+    """Two files, of which each line belongs to that of the other.
+
+    Raises:
+        MissingInputError: one is not there.
+        DataError: one is no regular file.
+    """
+    for each in (path, partner):
+        if not each.exists():
+            raise MissingInputError(f"{each}: no such file (working folder: {Path.cwd()}); both files are needed")
+    _source(partner, "parallel")
+    return replace(_source(path, "parallel"), partner=partner)
 
 
 def read_chunks(source: Source, size: int, max_ratio: int) -> Iterator[bytes]:
@@ -221,7 +251,8 @@ def _source(path: Path, format: str, domain: str | None = None) -> Source:
         if (command := _converter(path)) is not None:
             raise DataError(f"{path}: {path.suffix} files cannot be read; convert it first, as with: {command}")
         raise DataError(
-            f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set --format"
+            f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set --format; two "
+            "files whose lines belong together are named as in 'train.{en,de}'"
         )
     try:
         mode = path.stat().st_mode
@@ -293,6 +324,8 @@ def names_file(text: str) -> bool:
     Raises:
         MissingInputError: it can be nothing but such a name, and the file is not there.
     """
+    if parallel_paths(text) is not None and not any(character.isspace() for character in text):
+        return True
     if not is_readable(text):
         return False
     if os.path.isfile(text):  # `Path.is_file` fails for what is too long for a name

@@ -52,6 +52,8 @@ class LabelledConfig(SourceConfig):
         question: field of the question about a text.
         answers: field of the answers to it: objects with `start` (characters) and `text`.
         choices: field of the texts among which one is to be chosen.
+        target: field of the text that is to be written, or of several right ones as a list; several fields with commas
+            between them are several right texts, too. Of parallel files the suffix or the path of the other one.
         on_bad: what becomes of a bad record: `error` stops, `skip` leaves it out, and counts it. Prediction, which
             answers every record, always stops.
     """
@@ -68,6 +70,7 @@ class LabelledConfig(SourceConfig):
     question: str = "question"
     answers: str = "answers"
     choices: str = "choices"
+    target: str = "target"
     on_bad: Literal["error", "skip"] = "error"
 
     @model_validator(mode="after")
