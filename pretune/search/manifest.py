@@ -99,7 +99,7 @@ class RankingConfig(Config):
     """
 
     mode: Mode = "fused"
-    fusion: VariantRecord = VariantRecord(name="rrf")
+    fusion: VariantRecord = VariantRecord(name="weighted")
     weight: float = Field(0.5, ge=0, le=1)
     depth: int = Field(100, ge=1)
     reranker: str | None = None
