@@ -15,6 +15,7 @@ from pretune.evaluate.embed import Embedder, unit_length
 from pretune.evaluate.engine import encode_examples
 from pretune.evaluate.labelled import Columns, Texts, examples_of
 from pretune.evaluate.pairs import predict_by_modules, reads_by_modules
+from pretune.evaluate.prompted import PromptOptions
 from pretune.evaluate.read import Source
 from pretune.evaluate.results import texts_of
 from pretune.evaluate.together import Reading, predict_together
@@ -113,6 +114,7 @@ class AdaptedModel(Model):
         columns: Columns | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
         adapter: Adapter = None,
+        **prompting: Unpack[PromptOptions],
     ) -> Any:
         """As `Model.predict`, of the task of an adapter, or of the one that each text's adapter was trained for.
 
@@ -120,14 +122,17 @@ class AdaptedModel(Model):
             adapter: a name, or one for each text; None, the default, is the base alone.
 
         Raises:
-            UsageError: no such adapter, or more texts than names; else as `Model.predict`.
+            UsageError: no such adapter, or more texts than names, or a prompt for texts of several adapters; else as
+                `Model.predict`.
             DataError: as `Model.predict`.
         """
         inputs: Any = (data, seconds)  # a text or many, as the overloads of `Model.predict` have it
         if adapter is None:
-            return super().predict(*inputs, truncate=truncate, columns=columns, task=task)
+            return super().predict(*inputs, truncate=truncate, columns=columns, task=task, **prompting)
         if isinstance(adapter, str):
-            return self.using(adapter).predict(*inputs, truncate=truncate, columns=columns, task=task)
+            return self.using(adapter).predict(*inputs, truncate=truncate, columns=columns, task=task, **prompting)
+        if prompting:
+            raise UsageError(f"{', '.join(prompting)}: a prompt asks one adapter; name it for all texts")
         items = as_list(data)
         texts: list[Any] = list(items) if isinstance(items, list | tuple) else [items]
         others = None if seconds is None else check_texts(seconds, "predict", "second text")

@@ -17,6 +17,8 @@ from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
 from pretune.evaluate.likelihood import Score, ScoreOptions, score
+from pretune.evaluate.prompted import PromptOptions
+from pretune.evaluate.prompting import Prompting
 from pretune.evaluate.read import Source
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
@@ -43,7 +45,7 @@ from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class Model(Exports):
+class Model(Exports, Prompting):
     """A model with its tokenizer, ready for use.
 
     Args:
@@ -140,6 +142,7 @@ class Model(Exports):
         truncate: Truncate | None = None,
         columns: Columns | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
+        **prompting: Unpack[PromptOptions],
     ) -> Any: ...
     @overload
     def predict(
@@ -150,6 +153,7 @@ class Model(Exports):
         truncate: Truncate | None = None,
         columns: Columns | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
+        **prompting: Unpack[PromptOptions],
     ) -> Predictions[Any]: ...
     def predict(
         self,
@@ -159,6 +163,7 @@ class Model(Exports):
         truncate: Truncate | None = None,
         columns: Columns | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
+        **prompting: Unpack[PromptOptions],
     ) -> Any:
         """What the model's task says of texts, pairs of texts or records.
 
@@ -170,6 +175,7 @@ class Model(Exports):
             columns: names of the fields of records, such as `{"text": "title"}`; by default as in training.
             task: which of several tasks that the model learned; with settings where some are to be others than in its
                 training: `{"generation": {"beams": 5}}`.
+            prompting: `labels`, `prompt`, `shots` ..., by which the language head is asked: see `prompted`.
 
         Returns:
             The task's prediction for a single text, else `Predictions`, a list of them; of a classifier each is a
@@ -179,6 +185,8 @@ class Model(Exports):
             UsageError: the model has no classification head, or there are more texts than second texts.
             DataError: an empty text; a record without a field, with another type, with a missing value.
         """
+        if prompting:
+            return self.prompted(columns=columns, truncate=truncate, **prompting).answer(data, seconds, task)
         chosen = self.task(task, truncate=truncate, columns=columns)
         if isinstance(data, str) and not names_file(data):
             others = [seconds] if isinstance(seconds, str) else seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from pretune.baselines.folder import empty_tokenizer, load_tfidf, save_tfidf
 from pretune.baselines.tfidf import TfidfClassifier
@@ -12,6 +12,7 @@ from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.evaluate.engine import finite_scores
 from pretune.evaluate.labelled import Columns, Texts, examples_of, merge_columns, refuse_unused
+from pretune.evaluate.prompted import PromptOptions
 from pretune.evaluate.results import Evaluation, texts_of
 from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.model import Model
@@ -111,12 +112,16 @@ class TfidfModel(Model):
         truncate: str | None = None,
         columns: Columns | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
+        **prompting: Unpack[PromptOptions],
     ) -> Any:
         """The labels of texts, pairs of texts or records, as `Model.predict`.
 
         Raises:
-            UsageError, DataError: as `Model.predict`.
+            UsageError, DataError: as `Model.predict`; a prompt, which asks a language model.
         """
+        if prompting:
+            names = ", ".join(prompting)
+            raise UsageError(f"{self._folder}: a TF-IDF classifier is no language model; leave {names} out")
         chosen = self.task(task, truncate=truncate, columns=columns)
         is_single = isinstance(data, str) and not names_file(data)
         others = [seconds] if isinstance(seconds, str) and is_single else seconds

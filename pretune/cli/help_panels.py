@@ -19,6 +19,8 @@ _METAVARS = {"STR": "TEXT", "STR...": "TEXT...", "INT": "INTEGER", "FLOAT": "NUM
 _RARE = (
     *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
     *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
+    *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--shot-seed"),
+    *("--adapters", "--adapter", "--adapter-column"),
 )
 """Flags that are explained on request alone."""
 _PYTHON_DEFAULTS = ("()", "None", "True", "False")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -24,8 +24,10 @@ from pretune.cli.inputs import (
     second_hint,
     split_texts,
 )
+from pretune.cli.label_choice import LabelChoice
 from pretune.cli.loading import OfBase, OfStep, digits_of, unknown_said_once, written
 from pretune.cli.outputs import check_output
+from pretune.cli.prompting import NO_PROMPT, ByPrompt, Prompting
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 from pretune.wording import listed
@@ -53,10 +55,13 @@ def predict(
     truncate: Truncate | None = None,
     step: OfStep = None,
     base: OfBase = None,
+    prompting: Prompting = NO_PROMPT,
     adapters: Adapters = NO_ADAPTERS,
     session: Common = DEFAULT,
 ) -> None:
     """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
+
+    With --labels or --prompt any language model answers, without fine-tuning.
 
     Prints a table on a terminal and one line of JSON per text in a pipe, or writes a file.
 
@@ -74,7 +79,8 @@ def predict(
             training.
     """
     check_output(rows.output, WORKBOOK)
-    choice = _Choice(top, threshold)
+    choice = LabelChoice(top, threshold)
+    options = prompting.options
     texts, rows = split_texts(texts, rows, session)
     if not rows.input:
         refuse_column("--second", second)
@@ -82,12 +88,35 @@ def predict(
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
     loaded = adapters.load(model, session, rows, step, base)
     flags = {"text": rows.text, "second": second, "third": third, **rows.files.settings()}
+    if options:
+        flags = {name: value for name, value in flags.items() if value is not None}
+        by_prompt = ByPrompt(loaded, prompting, options, flags, choice)
+        by_prompt.predict(model, firsts, seconds, rows, task, truncate, session)
+        written(session, rows.output)
+        return
     if adapters.adapter_column is not None:
         _ByRow(loaded, adapters, flags, choice).predict(rows, task, truncate, session)
         written(session, rows.output)
         return
+    _predict_tasks(loaded, model, firsts, seconds, rows, flags, task, truncate, choice, session)
+    written(session, rows.output)
+
+
+def _predict_tasks(
+    loaded: Model,
+    model: Path,
+    firsts: Sequence[str],
+    seconds: Sequence[str],
+    rows: RowFlags,
+    flags: Mapping[str, object],
+    task: str | None,
+    truncate: Truncate | None,
+    choice: LabelChoice,
+    session: Session,
+) -> None:
+    """Writes the answer of each row, by one task that the model learned or by several."""
     names = [None] if task is None else [name.strip() for name in task.split(",")]
-    uses = [_TaskUse.of(loaded, n, flags, None if rows.input else seconds, truncate, top) for n in names]
+    uses = [_TaskUse.of(loaded, n, flags, None if rows.input else seconds, truncate, choice.top) for n in names]
     config = uses[0].columns
     choices = [choice.of(use.task, is_named=len(uses) > 1) for use in uses]
     for use in uses:
@@ -107,7 +136,6 @@ def predict(
                 writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
     for each in choices:
         each.say(session)
-    written(session, rows.output)
 
 
 @dataclass(frozen=True)
@@ -162,7 +190,7 @@ class _ByRow:
     loaded: Model
     adapters: AdapterFlags
     flags: Mapping[str, object]
-    choice: _Choice
+    choice: LabelChoice
 
     def predict(self, rows: RowFlags, task: str | None, truncate: Truncate | None, session: Session) -> None:
         """Writes the answer of each row, by the task of its adapter."""
@@ -195,7 +223,7 @@ class _ByRow:
 
 
 def _answer(
-    uses: Sequence[_TaskUse], predictions: Sequence[object], choices: Sequence[_Choice]
+    uses: Sequence[_TaskUse], predictions: Sequence[object], choices: Sequence[LabelChoice]
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
     """The fields of an answer, of several tasks under their names; and what a terminal shows of it."""
     fields = [choice.fields(prediction) for choice, prediction in zip(choices, predictions, strict=True)]
@@ -208,94 +236,6 @@ def _answer(
         for use, cells in zip(uses, shown, strict=True)
         for name, value in cells.items()
     }
-
-
-@dataclass
-class _Choice:
-    """What is told of a task's predictions, as `--top` and `--threshold` say.
-
-    Attributes:
-        top: how many labels are told, best first; None for the probability of all.
-        threshold: probability below which no label is given.
-        below: predictions without a label.
-        total: all predictions.
-        is_own: the threshold is the model's own.
-        task: what messages begin with, where there are several tasks.
-    """
-
-    top: int | None
-    threshold: float | None
-    below: int = 0
-    total: int = 0
-    is_own: bool = False
-    task: str = ""
-
-    def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise UsageError(f"--top {self.top}: expected at least 1")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold {self.threshold:g}: expected a probability, from 0 to 1")
-
-    def of(self, task: AnyTask, *, is_named: bool) -> _Choice:
-        """The same for a task, with the threshold that this was trained with where none was named."""
-        own = getattr(task.config, "threshold", None)
-        is_own = self.threshold is None and isinstance(own, float) and hasattr(task.config, "abstain")
-        name = f"{task.name}: " if is_named else ""
-        return replace(self, threshold=own if is_own else self.threshold, is_own=is_own, task=name)
-
-    def fields(self, prediction: object) -> dict[str, object]:
-        """The fields of a prediction.
-
-        Raises:
-            UsageError: `--top` or `--threshold` of a model that gives no probabilities.
-        """
-        from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, prediction_fields
-
-        if not isinstance(prediction, Prediction):
-            fields = prediction_fields(prediction)
-            if isinstance(fields.get("labels"), list) and isinstance(fields.get("probabilities"), dict):
-                return self._fields_of_set(fields)
-            for flag, value in (("--top", self.top), ("--threshold", self.threshold)):
-                if value is not None and not (flag == "--top" and "generated_text" in fields):
-                    raise UsageError(f"{flag} {value:g}: this model gives no probabilities of labels; leave it out")
-            return fields
-        label, probability = prediction.label, prediction.probability
-        others = [pair for pair in prediction.top(self.top or 1) if pair[0] != label][: (self.top or 1) - 1]
-        fields = {"label": label, "probability": probability}
-        if self.threshold is not None:
-            is_below = probability < self.threshold
-            self.below, self.total = self.below + is_below, self.total + 1
-            fields["label"] = None if is_below else label
-            if isinstance(prediction, IndependentPrediction):
-                fields["labels"] = prediction.above(self.threshold)
-        for number, (label, probability) in enumerate(others, 2):
-            fields |= {f"label_{number}": label, f"probability_{number}": probability}
-        told = {"label", "probability", "abstains", *(["probabilities"] if self.top else [])}
-        return fields | {name: value for name, value in prediction.items() if name not in told}
-
-    def _fields_of_set(self, fields: dict[str, object]) -> dict[str, object]:
-        """The fields of a prediction of several labels, with its probabilities."""
-        from pretune.tasks.shared.predictions import most_probable
-
-        probabilities = cast(dict[str, float], fields["probabilities"])
-        if self.threshold is not None:
-            labels = [label for label, probability in probabilities.items() if probability >= self.threshold]
-            fields["labels"], self.below, self.total = labels, self.below + (not labels), self.total + 1
-        if self.top:
-            fields["probabilities"] = dict(most_probable(probabilities, self.top))
-        return fields
-
-    def say(self, session: Session) -> None:
-        """Says how many predictions have no label."""
-        if self.is_own:
-            text = (
-                f"no label is as probable as the model's threshold of {self.threshold:.4g}: {self.below:,} of "
-                f"{self.total:,}; --threshold 0 gives each a label"
-            )
-            session.say(self.task + text)
-        elif self.threshold is not None:
-            text = f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}"
-            session.say(self.task + text)
 
 
 def _labels_of(task: AnyTask) -> str:
