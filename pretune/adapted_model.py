@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import UsageError
-from pretune.evaluate.embed import Embedder, unit_length
+from pretune.evaluate.embedding import Embedded, EmbedOptions, embed_texts_by
 from pretune.evaluate.engine import encode_examples
 from pretune.evaluate.labelled import Columns, Texts, examples_of
 from pretune.evaluate.pairs import predict_by_modules, reads_by_modules
@@ -173,51 +173,47 @@ class AdaptedModel(Model):
         texts: str | Path | Texts | Records,
         pooling: PoolingMode | None = None,
         *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        normalize: bool = False,
-        budget: int | None = None,
         adapter: Adapter = None,
-    ) -> NDArray[np.float32]:
+        of: Embedded = "texts",
+        **options: Unpack[EmbedOptions],
+    ) -> Any:
         """As `Model.embed`, with an adapter, or with one for each text.
 
         Args:
             adapter: a name, or one for each text; None, the default, is the base alone.
 
-        Shape:
-            return: (n, width) float32; (width,) of a single text
-
         Raises:
-            UsageError: no such adapter, or more texts than names; else as `Model.embed`.
+            UsageError: no such adapter, more texts than names, or tokens and words of several adapters; else as
+                `Model.embed`.
         """
-        same = {"prompt": prompt, "prompt_name": prompt_name, "budget": budget}
         if adapter is None:
-            return super().embed(texts, pooling, normalize=normalize, **same)  # type: ignore[arg-type]
+            return super().embed(texts, pooling, of=of, **options)  # type: ignore[arg-type]
         if isinstance(adapter, str):
-            return self.using(adapter).embed(texts, pooling, normalize=normalize, **same)  # type: ignore[arg-type]
+            return self.using(adapter).embed(texts, pooling, of=of, **options)  # type: ignore[arg-type]
+        if of != "texts":
+            raise UsageError(f"embed of {of}: one adapter reads all texts; name one, or call embed for each")
         many = check_texts(texts, "embed", single=True, column=self.network.metadata.text_column)
         out: list[tuple[Sequence[int], Sequence[NDArray[np.float32]]]] = []
         together: list[int] = []
         group: list[int] = []
         texts_of_each = self._by_adapter(adapter, len(many))
         if not texts_of_each:
-            return super().embed(texts, pooling, normalize=normalize, **same)  # type: ignore[arg-type]
+            return super().embed(texts, pooling, **options)
         for name, index in texts_of_each.items():
             model, number = cast(_Member, self.using(name)), self._number(name)
             own_vectors, vectors = model.network.vectors, self.network.vectors
             if number in self._shared.apart or (pooling is None and repr(own_vectors) != repr(vectors)):
                 own = [many[n] for n in index]
-                embedder = Embedder.of(model.fused, self.tokenizer, pooling, prompt, prompt_name, budget)
-                out.append((index, list(embedder(own))))
+                out.append((index, list(embed_texts_by(model.fused, self.tokenizer, own, pooling, **options))))
             else:
                 together += index
                 group += [number] * len(index)
         if together:
             numbers = np.array(group, np.int64)
-            embedder = Embedder.of(self._together, self.tokenizer, pooling, prompt, prompt_name, budget, numbers)
-            out.append((together, list(embedder([many[n] for n in together]))))
+            chosen = [many[n] for n in together]
+            vectors_of = embed_texts_by(self._together, self.tokenizer, chosen, pooling, numbers, **options)
+            out.append((together, list(vectors_of)))
         rows = np.stack(_in_order(out, len(many)))
-        rows = unit_length(rows, many) if normalize else rows
         return rows[0] if isinstance(texts, str) else rows
 
     def generate(self, prompts: str | Texts, adapter: Adapter = None, **options: Unpack[GenerateOptions]) -> Any:

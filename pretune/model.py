@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretune.evaluate.embed import Embedder, budget_of, unit_length
+from pretune.errors import UsageError
+from pretune.evaluate.embed import budget_of
+from pretune.evaluate.embed_parts import EmbeddedText
+from pretune.evaluate.embedding import Embedded, EmbedOptions, embed_parts_by, embed_texts_by
 from pretune.evaluate.exports import Exports
 from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
@@ -208,17 +211,28 @@ class Model(Exports, Prompting):
         first, *others = check_texts([text] if second is None else [text, second], "fill")
         return fill(self.network, self.tokenizer, first, top, *others)
 
+    @overload
     def embed(
         self,
         texts: str | Path | Texts | Records,
         pooling: PoolingMode | None = None,
         *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        normalize: bool = False,
-        budget: int | None = None,
-    ) -> NDArray[np.float32]:
-        """One vector for each text, from the last layer.
+        of: Literal["texts"] = "texts",
+        **options: Unpack[EmbedOptions],
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def embed(
+        self, texts: str | Path | Texts | Records, *, of: Literal["tokens", "words"], **options: Unpack[EmbedOptions]
+    ) -> list[EmbeddedText]: ...
+    def embed(
+        self,
+        texts: str | Path | Texts | Records,
+        pooling: PoolingMode | None = None,
+        *,
+        of: Embedded = "texts",
+        **options: Unpack[EmbedOptions],
+    ) -> NDArray[np.float32] | list[EmbeddedText]:
+        """One vector for each text, or for each of its tokens or words; from the last layer, or any others.
 
         Args:
             texts: a list of texts, or a single one, whose vector is given alone; or a file, records, a DataFrame ...,
@@ -226,24 +240,30 @@ class Model(Exports, Prompting):
             pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
                 sentence-transformers. By default what the model's training or its files said; else, as there, the last
                 row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
-            prompt: a text that comes before each text; by default the files' default prompt, if they name one.
-            prompt_name: of one of the files' prompts.
-            normalize: to length 1.
-            budget: tokens of a forward; by default what is fast on the device.
+            of: what has a vector. Texts that are too long are cut; of `tokens` and `words` they are read in windows,
+                and special tokens have no vector.
+            options: `layers` and how to `combine` several; a `prompt`, or its `prompt_name`; `dim`, the first numbers
+                that are kept; `normalize` to length 1; `word_vector` and `segmenter` of words; `budget`: see
+                `EmbedOptions`.
 
         Shape:
-            return: (n, width) float32; (width,) of a single text
+            return: (n, width) float32, or (n, layers, width) of a list of layers; (width,) of a single text. Of tokens
+            and words an `EmbeddedText` for each text.
 
         Raises:
-            UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
+            UsageError: an unknown pooling or name of a prompt, a prompt and a name, a layer that the model does not
+                have, more numbers than a vector has, an option of texts for words or of words for texts.
             DataError: a text without any token, or one that cannot be encoded.
         """
         column = self.network.metadata.text_column
         if isinstance(texts, Path) or (isinstance(texts, str) and names_file(texts)):
             texts = read_texts_of_file(texts, column)
         many = check_texts(texts, "embed", single=True, column=column)
-        out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(many)
-        out = unit_length(out, many) if normalize else out
+        if of != "texts":
+            if pooling is not None:
+                raise UsageError(f"embed of {of}: pooling is for vectors of texts; leave it out")
+            return embed_parts_by(self._fused, self.tokenizer, many, of, **options)
+        out = embed_texts_by(self._fused, self.tokenizer, many, pooling, **options)
         return out[0] if isinstance(texts, str) else out
 
     @overload

@@ -144,7 +144,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "fill": ('pretune fill bert "The answer is [MASK]."',),
     "generate": ('pretune generate gpt2 "Once upon a time" --max-new-tokens 40',),
     "score": ('pretune score gpt2 "How likely is this?"',),
-    "embed": ("pretune embed bert new.csv --output vectors.npy",),
+    "embed": (
+        "pretune embed bert new.csv --of words --layers -1,-2 --output words.jsonl",
+        "pretune embed bert new.csv --output vectors.npy",
+    ),
     "export": ("pretune export classifier exported",),
     "merge": ("pretune merge tuned --output plain",),
     "join": ("pretune join bert bert --output bert2bert",),
@@ -327,12 +330,18 @@ def _variant_fields(verb: str, tree: ConfigDict) -> Iterator[str]:
         for name in names:
             if (name in known or is_own_file(name)) and (text := render_variant_fields(name, title)):
                 yield f"\n{flag.format(name)}:\n\n{text}"
+        if title == "losses" and "similarity" not in tree.get("task", {}):
+            continue
         if not names and title not in ("objectives" if verb == "finetune" else "tasks", "families"):
             hint = f"pretune {verb} {flag.format('NAME')} {FULL} adds the fields of one of: {', '.join(known)}"
             yield "\n" + translate(hint)
 
 
 def _names(tree: ConfigDict, title: str) -> list[str]:
+    if title == "losses":
+        task = tree.get("task", {}).get("similarity", {})
+        loss = task.get("loss", ()) if isinstance(task, dict) else ()
+        return [loss] if isinstance(loss, str) else list(loss)
     table = {"tasks": "task", "objectives": "objective", "tuning": "tune"}.get(title)
     if table is not None:
         return list(tree.get(table, {}))

@@ -18,6 +18,7 @@ shows_all: ContextVar[bool] = ContextVar("shows_all", default=False)
 _METAVARS = {"STR": "TEXT", "STR...": "TEXT...", "INT": "INTEGER", "FLOAT": "NUMBER", "CHOICE": "A|B"}
 _RARE = (
     *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
+    *("--combine", "--word-vector", "--segmenter", "--dim", "--prompt-name"),
     *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
     *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--shot-seed"),
     *("--adapters", "--adapter", "--adapter-column"),

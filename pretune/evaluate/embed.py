@@ -28,6 +28,7 @@ from torch import Tensor
 from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import by_length
+from pretune.evaluate.layers import LayerChoice
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.flops import encoder_flops, flops_per_token
 from pretune.models.model import LanguageModel
@@ -70,6 +71,8 @@ class Embedder:
         budget: tokens of a forward.
         prompt: comes before each text.
         group: number of the adapter that reads each text; None where there are none to choose.
+        layers: whose rows are pooled; None for the last one.
+        dim: numbers of a vector that are kept; None for all.
     """
 
     network: LanguageModel
@@ -79,6 +82,8 @@ class Embedder:
     budget: int
     prompt: str = ""
     group: TextIndices | None = None
+    layers: LayerChoice | None = None
+    dim: int | None = None
 
     @classmethod
     def of(
@@ -90,26 +95,39 @@ class Embedder:
         prompt_name: str | None = None,
         budget: int | None = None,
         group: TextIndices | None = None,
+        layers: LayerChoice | None = None,
+        dim: int | None = None,
     ) -> Embedder:
         """The embedder of a model as its files say it.
 
         Args:
             pooling, prompt, prompt_name, budget: as of `Model.embed`.
             group: number of the adapter that reads each text.
+            layers: whose rows are pooled, without the modules behind the pooling; by default the last one.
+            dim: numbers of a vector that are kept.
 
         Raises:
-            UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
+            UsageError: an unknown pooling or name of a prompt, or a prompt and a name; more numbers than a vector has.
         """
         if pooling is not None and pooling not in get_args(PoolingMode):
             raise UsageError(f"pooling {pooling!r}: expected {', '.join(get_args(PoolingMode))}")
         vectors = (network.vectors or TextVectors.pooled(network.default_pooling)).to(network.device)
+        if layers is not None:
+            pooling = pooling or vectors.first_pooling or network.default_pooling
         vectors = vectors if pooling is None else vectors.repooled(pooling)
         settings = tokenizer.settings if vectors.max_length is None else {"model_max_length": vectors.max_length}
         tokenizer = tokenizer.lowercased() if vectors.lowercase else tokenizer
         text = vectors.prompt(prompt, prompt_name)
-        return cls(
-            network, tokenizer, network.context(settings), vectors, budget or budget_of(network.device), text, group
-        )
+        length, budget = network.context(settings), budget or budget_of(network.device)
+        embedder = cls(network, tokenizer, length, vectors, budget, text, group, layers, dim)
+        if dim is not None and not 1 <= dim <= embedder.full_width:
+            raise UsageError(f"dim {dim}: this model's vectors have {embedder.full_width} numbers; give 1 to as many")
+        return embedder
+
+    @property
+    def full_width(self) -> int:
+        """Numbers of a vector before any is cut."""
+        return self.vectors.width(self.network.width * (1 if self.layers is None else self.layers.parts))
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """One vector for each text, in their order.
@@ -123,7 +141,7 @@ class Embedder:
         """
         if self.length < (special := self.tokenizer.vocabulary.overhead(False)):
             raise DataError(f"texts of {self.length} tokens have no room for {special} special ones; raise the length")
-        out = np.empty((len(texts), self.vectors.width(self.network.width)), np.float32)
+        out = np.empty((len(texts), self.dim or self.full_width), np.float32)
         cores = torch.get_num_threads() if self.network.device.type == "cpu" else 1
         parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS), self._min_tokens)
         workers = min(cores, _WORKERS, len(parts))
@@ -222,7 +240,7 @@ class Embedder:
         even = -(-total // -(-total // self.budget)) + max(lengths)  # rather than full batches and a small rest
         for index in by_length(lengths, min(self.budget, even)):
             group = None if self.group is None else tuple(self.group[part[index]].tolist())
-            out[part[index]] = self._forward([runs[n] for n in index], group).cpu().numpy()
+            out[part[index]] = self._forward([runs[n] for n in index], group)[:, : self.dim].cpu().numpy()
 
     @cached_property
     def _skipped(self) -> int:
@@ -238,7 +256,7 @@ class Embedder:
         """Shape: N runs of tokens; return: (N, width) fp32."""
         batch, read = ragged(runs), None
         batch = replace(batch, layout=replace(batch.layout, group=group))
-        if self.vectors.row is not None:
+        if self.vectors.row is not None and self.layers is None:
             bounds = np.array(batch.layout.bounds)
             read = torch.from_numpy(bounds[:-1] if self.vectors.row == "cls" else bounds[1:] - 1)
             batch = replace(batch, output_rows=OutputRows.of(read.numpy(), batch.layout))
@@ -254,6 +272,8 @@ class Embedder:
     def _rows(self, batch: Batch) -> ModelOutput:
         """The rows that vectors are made of: the encoder's, where a family's tokens are read there."""
         network = self.network
+        if self.layers is not None:
+            return self.layers.output(network, batch)
         if isinstance(network, EncoderDecoder) and network.parts.tokens_read_encoder:
             return ModelOutput(*network.encoder(batch))
         output: ModelOutput = network(batch)

@@ -34,6 +34,13 @@ class Encoder(nn.Module):
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments, longer)
         return EncoderOutput(self.stack(hidden, longer.layout), longer.layout)
 
+    def runs(self, batch: Batch) -> list[Tensor]:
+        """Gives the stack's input and every block's output, each (T, width), without the rows of a prompt."""
+        longer = self.embedding.prompt.place(batch.layout)
+        kept: list[Tensor] = []
+        self.stack(self.embedding(batch.tokens, batch.layout, batch.segments, longer), longer.layout, None, kept)
+        return [longer.cut(run) for run in kept]
+
 
 class EncoderDecoder(LanguageModel):
     """A language model whose batches have a source.

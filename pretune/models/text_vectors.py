@@ -85,6 +85,12 @@ class TextVectors:
         return bricks[0].modes[0] if single and isinstance(bricks[0], Pooling) and self.dimensions is None else None
 
     @property
+    def first_pooling(self) -> PoolingMode | None:
+        """The first pooling among the modules, whatever else there is; None of one that has several modes."""
+        poolings = [brick for brick in self.bricks if isinstance(brick, Pooling)]
+        return poolings[0].modes[0] if poolings and len(poolings[0].modes) == 1 else None
+
+    @property
     def row(self) -> PoolingMode | None:
         """`cls` or `last`, where this is the only row of a text that is read; else None."""
         first = self.bricks[0]

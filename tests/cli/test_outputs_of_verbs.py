@@ -13,7 +13,7 @@ from diskkit import mounted, names
 from tinymodels import byte_tokenizer, save_bert, word_tokenizer
 
 from pretune.cli import main
-from pretune.cli.use import _save_array
+from pretune.cli.embedding import _save_array
 from pretune.errors import DataError
 from pretune.new_folder import NewFolder
 from pretune.text.store.store import TokenStore
