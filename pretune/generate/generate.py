@@ -340,13 +340,13 @@ class _PromptBatch:
         prompts = self.read()
         best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, prompts, self.check)
         out = []
-        for n, (found, prompt) in enumerate(zip(best, self.prompts, strict=True)):
-            ids = found[0][1]
+        for n, (hypotheses, prompt) in enumerate(zip(best, self.prompts, strict=True)):
+            ids = hypotheses[0][1]
             text = self._complete(n, ids)
             last = ids[-1]
             reason: Reason = "stop" if text.stopped else "end" if last in end_ids else self._full(n)
             yield self.first + n, text.text
-            listed = found[: self.config.n_best] if self.config.n_best > 1 else []
+            listed = hypotheses[: self.config.n_best] if self.config.n_best > 1 else []
             others = tuple(Candidate(self._complete(n, tokens).text, score) for score, tokens in listed)
             out.append(Continuation(text.text, ids, reason, len(prompt), others))
         return out

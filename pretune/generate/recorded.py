@@ -30,7 +30,7 @@ def record_options(model: LanguageModel, vocabulary: Vocabulary, config: Generat
     """
     own = {name: getattr(config, name) for name in _FIELDS}
     usual = {name: field.default for name, field in GenerateConfig.model_fields.items()}
-    asked = {
+    options = {
         _FIELDS[name]: value
         for name, value in own.items()
         if value != usual[name] or name in ("max_new_tokens", "beams")
@@ -38,7 +38,7 @@ def record_options(model: LanguageModel, vocabulary: Vocabulary, config: Generat
     before = _tokens(model, vocabulary) if model.generation is None else dict(model.generation.fields)
     kept = {name: value for name, value in before.items() if name not in (*_REPLACED, *_FIELDS.values())}
     file = "generation_config.json" if model.generation is None else model.generation.file
-    model.generation = GenerationFields(file, {**kept, "do_sample": False, **asked})
+    model.generation = GenerationFields(file, {**kept, "do_sample": False, **options})
 
 
 def _tokens(model: LanguageModel, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Learning rate over a run: warm-up, then linear, cosine, or constant with a decay at the end.
+"""Learning rate over a run: warm-up, then linear, cosine, inverse square root, or constant with a decay at the end.
 
 A schedule maps the fraction of the run that is over, in [0, 1], to a factor of the peak rate. The fraction is that at
 the middle of a step, so neither the first nor the last step is spent at rate zero.
@@ -14,13 +14,14 @@ from pydantic import Field, model_validator
 
 from pretune.config import Config
 
-ScheduleKind = Literal["linear", "cosine", "constant"]
+ScheduleKind = Literal["linear", "cosine", "constant", "inverse_sqrt"]
 
 
 DESCRIPTIONS: dict[ScheduleKind, str] = {
     "linear": "Rises in the warm-up, then falls linearly to the floor at the end of the run.",
     "cosine": "Rises in the warm-up, then falls along a cosine to the floor at the end of the run.",
     "constant": "Rises in the warm-up, stays at the peak, and falls linearly over the last part of the run (`decay`).",
+    "inverse_sqrt": "Rises in the warm-up, then falls as one over the square root of the steps, which needs no end.",
 }
 """What each schedule does with the learning rate, in a sentence."""
 
@@ -30,7 +31,7 @@ class ScheduleConfig(Config):
 
     Attributes:
         kind: `linear` and `cosine` fall from the end of the warm-up to the end of the run; `constant` stays at the
-            peak and falls linearly over the last `decay` of it.
+            peak and falls linearly over the last `decay` of it; `inverse_sqrt` falls with the square root of the steps.
         warmup: fraction of the run in which the rate rises linearly from 0.
         decay: fraction of the run in which `constant` falls; 0 never falls.
         floor: learning rate at the end, as a fraction of the peak.
@@ -47,6 +48,8 @@ class ScheduleConfig(Config):
     def _fits(self) -> ScheduleConfig:
         if self.kind == "constant" and self.warmup + self.decay > 1:
             raise ValueError(f"warmup {self.warmup} and decay {self.decay} are more than the whole run")
+        if self.kind == "inverse_sqrt" and not self.warmup:
+            raise ValueError("inverse_sqrt begins to fall where the warm-up ends: set warmup above 0, such as 0.1")
         return self
 
 
@@ -63,10 +66,16 @@ def _constant(config: ScheduleConfig, fraction: float) -> float:
     return min(1.0, (1 - fraction) / config.decay) if config.decay else 1.0
 
 
+def _inverse_sqrt(config: ScheduleConfig, fraction: float) -> float:
+    """Source: Vaswani et al. 2017 (arXiv 1706.03762), section 5.3."""
+    return math.sqrt(config.warmup / max(fraction, config.warmup))
+
+
 _FALL: dict[ScheduleKind, Callable[[ScheduleConfig, float], float]] = {
     "linear": _linear,
     "cosine": _cosine,
     "constant": _constant,
+    "inverse_sqrt": _inverse_sqrt,
 }
 
 

@@ -17,6 +17,7 @@ Source: Sutskever et al. 2014 (arXiv 1409.3215); Lewis et al. 2019 (arXiv 1910.1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -43,6 +44,8 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import is_byte_level
 from pretune.wording import counted
 
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LETTERS = 3.0  # of an alphabet that a Chinese character stands for
 _SHORT = 0.5  # targets that are shorter than this part of their sources are taken for summaries
 
 
@@ -112,10 +115,10 @@ class Generation(GenerationTask[SourceExample]):
         else:
             field, source = names[0], fields.text(names[0], "task.generation.prompt")
         values = {name: source if name == SOURCE else _value(fields, name) for name in names}
-        found = read_target(fields, columns, field)
-        target = found.texts[0] if found.texts else None
+        texts, target_fields = read_target(fields, columns, field)
+        target = texts[0] if texts else None
         return SourceExample(
-            source, target, found.texts, tuple(values.items()), (field, *found.fields), origin=fields.origin
+            source, target, texts, tuple(values.items()), (field, *target_fields), origin=fields.origin
         )
 
     def resolve_config(self, examples: Sequence[SourceExample]) -> Config:
@@ -132,8 +135,8 @@ class Generation(GenerationTask[SourceExample]):
                 raise DataError(f"{example.origin}: no target; say what is to be written, or remove the record")
         if self.config.truncate == "windows":
             raise UsageError(f"task.{self.name}.truncate windows: a text has one answer; use head, tail or head+tail")
-        sources = sum(len(example.text) for example in examples)
-        targets = sum(len(example.target or "") for example in examples)
+        sources = sum(_width(example.text) for example in examples)
+        targets = sum(_width(example.target or "") for example in examples)
         usual = "rouge" if targets < _SHORT * sources else "bleu"
         return self.config.model_copy(update={"metric": self.config.metric or usual})
 
@@ -239,6 +242,11 @@ class Generation(GenerationTask[SourceExample]):
                 "truncate to head, tail or head+tail"
             )
         return np.sort(np.concatenate([np.flatnonzero(~inside), truncate_run(own, room, self.config.truncate)]))
+
+
+def _width(text: str) -> float:
+    """The length of a text, in letters: a Chinese character says as much as some of them."""
+    return len(text) + (_LETTERS - 1) * len(_HAN.findall(text))
 
 
 def _value(fields: Record, name: str) -> str:

@@ -37,7 +37,7 @@ def read(source, columns, config):
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
     assert variants("text.readers") == [
         "brat", "casie", "cluener", "conll", "conllu", "csv", "html", "json", "jsonl", "md", "parallel", "parquet",
-        "semeval", "squad", "tsv", "txt", "xlsx",
+        "propbank", "semeval", "squad", "tsv", "txt", "xlsx",
     ]  # fmt: skip
     assert suffixes() == {
         ".bio": "conll", ".bioes": "conll", ".bmes": "conll", ".conll": "conll", ".conllu": "conllu", ".iob": "conll",
