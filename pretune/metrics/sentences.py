@@ -9,7 +9,7 @@ _SHORT = (
 )
 _SHORT += " Apr Jun Jul Aug Sep Sept Oct Nov Dec z.B bzw ca Nr Hr Fr"
 _ABBREVIATIONS = frozenset(_SHORT.casefold().split())
-_END = re.compile(r"[。！？；…]+[”’」』）\"']*|[.!?]+[\"'”’)\]]*(?=\s|$)|\n+")
+_END = re.compile(r"[。！？；…]+[”’」』）\"']*|[.!?]+[\"'”’)\]]*(?=\s|$|[\u4e00-\u9fff])|\n+")
 _WORD_BEFORE = re.compile(r"[^\s(\"'“‘]+$")
 
 

@@ -100,4 +100,5 @@ def test_sentences() -> None:
         "He met Dr. Smith.", "It was 3.5 m.", "J. Doe left!", "new",
     ]  # fmt: skip
     assert split_sentences("今天天气好。“走吧！”他说。") == ["今天天气好。", "“走吧！”", "他说。"]
+    assert split_sentences("性能缺陷.该染料3.5米长.好") == ["性能缺陷.", "该染料3.5米长.", "好"]
     assert split_sentences(" \n ") == []

