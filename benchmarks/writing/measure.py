@@ -1,0 +1,135 @@
+"""Runs on sets of writing, seed by seed, each in a process of its own; the file of results keeps what is done.
+
+sets x seeds -> orders -> a process each, with a time limit -> writing-<capability>.json -> table
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measurements import machine, write
+from benchmarks.understanding.measure import run_apart
+from benchmarks.writing.one import Order, score_written
+from benchmarks.writing.sets import WritingSet
+
+_log = logging.getLogger("benchmarks")
+_SHOWN = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "edit", "parses", "distinct2", "rep4", "ended")
+_HEAD = ("set", "what", "scores", "test", "runs", "minutes", "MB")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How sets are measured.
+
+    Attributes:
+        path: of the file of results.
+        folder: where runs stay.
+        seeds: runs of each set.
+        minutes, limit, recipe: see `Order`.
+        timeout: minutes of a run, its writing included.
+    """
+
+    path: Path
+    folder: Path
+    seeds: int = 3
+    minutes: float = 0.0
+    limit: int = 0
+    timeout: float = 240.0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def tree(self) -> dict[str, Any]:
+        """What the file holds."""
+        if self.path.is_file():
+            known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            return known
+        return {"benchmark": "writing", "machine": machine(), "writing": {}}
+
+    def baseline(self, writing: WritingSet) -> None:
+        """Scores what is free of training on all test records, unless the file has it."""
+        key = f"{writing.name} / {writing.baseline_name}"
+        if key in self.tree()["writing"]:
+            return
+        parts = writing.read()
+        scores = score_written(writing, writing.baseline(parts), parts.test)
+        self._keep(key, {"set": writing.name, "scores": scores, "test": len(parts.test)})
+
+    def run(self, sets: Sequence[WritingSet]) -> None:
+        """Makes the runs that are not in the file yet."""
+        for writing in sets:
+            for seed in range(self.seeds):
+                key = f"{self.group(writing)} / seed {seed}"
+                if "score" in self.tree()["writing"].get(key, {}):
+                    _log.info("%s: in %s", key, self.path)
+                    continue
+                folder = self.folder / self._digest(writing)
+                order = Order(writing.name, seed, str(folder), self.minutes, self.limit, dict(self.recipe))
+                self._keep(key, {"set": writing.name, **run_apart(order, self.timeout, "benchmarks.writing.one")})
+
+    def group(self, writing: WritingSet) -> str:
+        """The name of all runs of a set with these settings."""
+        part = f" of {self.limit}" if self.limit else ""
+        limit = f", {self.minutes:g} minutes" if self.minutes else ""
+        return f"{writing.name}{part} / trained{limit} / {self._digest(writing)}"
+
+    def _digest(self, writing: WritingSet) -> str:
+        """Of what a run is trained with: other settings are other runs in other folders."""
+        settings = [writing.recipe, dict(writing.fields), dict(writing.tokenizer), dict(self.recipe), self.minutes]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _keep(self, key: str, result: Mapping[str, Any]) -> None:
+        tree = self.tree()
+        tree["writing"][key] = result
+        write(self.path, tree)
+        _log.info("%s: %s", key, result.get("error") or _scores_text(result["scores"], {}))
+
+    def table(self, sets: Sequence[WritingSet]) -> str:
+        """A row for each set's baseline and for its runs with these settings; failed runs are named below."""
+        tree = self.tree()["writing"]
+        lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
+        failed = []
+        for writing in sets:
+            free = tree.get(f"{writing.name} / {writing.baseline_name}")
+            if free is not None:
+                cells = (writing.name, writing.baseline_name, _scores_text(free["scores"], {}), str(free["test"]))
+                lines.append(_line((*cells, "", "", "")))
+            group = self.group(writing)
+            runs = {key: each for key, each in tree.items() if key.startswith(f"{group} / seed ")}
+            failed += [f"- {key}: {each['error']}" for key, each in runs.items() if "error" in each]
+            if done := [each for each in runs.values() if "score" in each]:
+                lines.append(_line(_row(group, done)))
+        return "\n".join([*lines, *(["", "Failed:", "", *failed] if failed else [])])
+
+
+def _row(group: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = runs[0]["scores"]
+    means = {name: statistics.mean(run["scores"][name] for run in runs) for name in names}
+    spread = {name: statistics.stdev(run["scores"][name] for run in runs) for name in names} if len(runs) > 1 else {}
+    minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
+    memory = max(run["megabytes"] for run in runs)
+    name, what, _ = group.split(" / ")
+    text = _scores_text(means, spread)
+    return [name, what, text, str(runs[0]["test"]), str(len(runs)), f"{minutes:.1f}", f"{memory:,.0f}"]
+
+
+def _scores_text(scores: Mapping[str, float], spread: Mapping[str, float]) -> str:
+    shown = [name for name in _SHOWN if name in scores]
+    return ", ".join(f"{name} {_number(scores[name])}{_spread(spread.get(name))}" for name in shown)
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value >= 1.5 else f"{value:.3f}"
+
+
+def _spread(value: float | None) -> str:
+    return "" if value is None else f" ± {_number(value)}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
