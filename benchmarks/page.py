@@ -13,6 +13,7 @@ from benchmarks.measurements import Result
 from benchmarks.quality.table import table
 from benchmarks.tuning.table import table as tuning_table
 from benchmarks.understanding.table import table as understanding_table
+from benchmarks.writing.table import table as writing_table
 
 HEAD = """# Benchmarks
 
@@ -59,6 +60,8 @@ def section(tree: Mapping[str, Any]) -> str:
         return "\n".join([f"## Tuning methods on public sets ({where})", "", tuning_table(tree), ""])
     if "understanding" in tree:
         return "\n".join([f"## Tasks of understanding on public sets ({where})", "", understanding_table(tree), ""])
+    if "writing" in tree:
+        return "\n".join([f"## Tasks that write on public sets ({where})", "", writing_table(tree), ""])
     if "search" in tree:
         return "\n".join(
             [f"## {tree['benchmark']}: how the peer's best setting was searched ({where})", "", *_search(tree)]

@@ -53,6 +53,7 @@ def measure(
     from benchmarks.measurements import machine
     from benchmarks.writing.measure import Measurement
     from benchmarks.writing.sets import all_sets, find_set
+    from benchmarks.writing.table import table
 
     chosen = [find_set(name) for name in names] or list(all_sets().values())
     if listing:
@@ -65,7 +66,7 @@ def measure(
         measurement.baseline(each)
     if not baselines:
         measurement.run(chosen)
-    print(measurement.table(chosen))
+    print(table(measurement.tree(), [each.name for each in chosen]))
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,9 @@ from benchmarks.measurements import machine, write
 from benchmarks.understanding.measure import run_apart
 from benchmarks.writing.one import Order, score_written
 from benchmarks.writing.sets import WritingSet
+from benchmarks.writing.table import scores_text
 
 _log = logging.getLogger("benchmarks")
-_SHOWN = ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "edit", "parses", "distinct2", "rep4", "ended")
-_HEAD = ("set", "what", "scores", "test", "runs", "minutes", "MB")
 
 
 @dataclass(frozen=True)
@@ -87,49 +85,4 @@ class Measurement:
         tree = self.tree()
         tree["writing"][key] = result
         write(self.path, tree)
-        _log.info("%s: %s", key, result.get("error") or _scores_text(result["scores"], {}))
-
-    def table(self, sets: Sequence[WritingSet]) -> str:
-        """A row for each set's baseline and for its runs with these settings; failed runs are named below."""
-        tree = self.tree()["writing"]
-        lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
-        failed = []
-        for writing in sets:
-            free = tree.get(f"{writing.name} / {writing.baseline_name}")
-            if free is not None:
-                cells = (writing.name, writing.baseline_name, _scores_text(free["scores"], {}), str(free["test"]))
-                lines.append(_line((*cells, "", "", "")))
-            group = self.group(writing)
-            runs = {key: each for key, each in tree.items() if key.startswith(f"{group} / seed ")}
-            failed += [f"- {key}: {each['error']}" for key, each in runs.items() if "error" in each]
-            if done := [each for each in runs.values() if "score" in each]:
-                lines.append(_line(_row(group, done)))
-        return "\n".join([*lines, *(["", "Failed:", "", *failed] if failed else [])])
-
-
-def _row(group: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = runs[0]["scores"]
-    means = {name: statistics.mean(run["scores"][name] for run in runs) for name in names}
-    spread = {name: statistics.stdev(run["scores"][name] for run in runs) for name in names} if len(runs) > 1 else {}
-    minutes = statistics.mean(run["train_seconds"] for run in runs) / 60
-    memory = max(run["megabytes"] for run in runs)
-    name, what, _ = group.split(" / ")
-    text = _scores_text(means, spread)
-    return [name, what, text, str(runs[0]["test"]), str(len(runs)), f"{minutes:.1f}", f"{memory:,.0f}"]
-
-
-def _scores_text(scores: Mapping[str, float], spread: Mapping[str, float]) -> str:
-    shown = [name for name in _SHOWN if name in scores]
-    return ", ".join(f"{name} {_number(scores[name])}{_spread(spread.get(name))}" for name in shown)
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if value >= 1.5 else f"{value:.3f}"
-
-
-def _spread(value: float | None) -> str:
-    return "" if value is None else f" ± {_number(value)}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        _log.info("%s: %s", key, result.get("error") or scores_text(result["scores"], {}))
