@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from generationkit import MODELS, TOKENIZER, copies, gpt2
+from tinymodels import save_bert, word_tokenizer
 
 import pretune
 from pretune.draw import Draw
@@ -143,7 +144,7 @@ def test_windows_and_bidirectional_models_are_refused(tmp_path: Path) -> None:
         task(truncate="windows").resolve_config([read({"text": "a", "target": "b"})])
     from pretune.models import build
 
-    with pytest.raises(UsageError, match="bert sees the tokens that are to be written; use a decoder"):
+    with pytest.raises(UsageError, match=r"bert sees the tokens that are to be written; use .* \(pretune join\)"):
         task().heads(build("bert", "tiny", [], {"vocab_size": VOCABULARY.size}))
 
 
@@ -246,21 +247,30 @@ def test_label_smoothing_is_of_training_alone(tmp_path: Path) -> None:
     assert losses["smooth", True] != pytest.approx(losses["plain", True], rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "bart"])
+@pytest.mark.parametrize("kind", ["gpt2", "bart", "bert2bert"])
 def test_overfits_a_copy_task(kind: str, tmp_path: Path) -> None:
     """Eight texts, each to be written again, in 60 steps."""
-    MODELS[kind](tmp_path, 0.05)
-    model, reader = load_model(tmp_path), task()
+    if kind == "bert2bert":
+        save_bert(tmp_path / "bert", word_tokenizer())
+        pretune.join(tmp_path / "bert", tmp_path / "bert", tmp_path / "joined")
+        model, tokenizer = load_model(tmp_path / "joined"), word_tokenizer()
+        with torch.no_grad():  # their random weights are large
+            for parameter in (each for each in model.parameters() if each.dim() > 1):
+                parameter.mul_(0.2)
+    else:
+        MODELS[kind](tmp_path, 0.05)
+        model, tokenizer = load_model(tmp_path), TOKENIZER
+    reader = Generation(Generation.Config(), tokenizer.vocabulary)
     reader.setup(model, Draw(0))
-    rows = reader.encode(read_examples(reader, copies(8)), TOKENIZER, 64)
+    rows = reader.encode(read_examples(reader, copies(8)), tokenizer, 48)
     batch = reader.build_batch(ExampleView(rows).read(np.arange(len(rows)), 0, 0, Draw(0)), Draw(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(60):
-        (term,) = reader(model.train(), batch)
+        (term,) = reader(model.eval(), batch)
         optimizer.zero_grad()
         (term.sum / term.count).backward()
         optimizer.step()
         losses.append(float(term.sum.detach()) / term.count)
-    assert losses[0] > 4.0
+    assert losses[0] > 3.0
     assert losses[-1] < 0.1

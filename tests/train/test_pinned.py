@@ -35,9 +35,10 @@ FAMILIES = {
     **dict.fromkeys(("bart", "bert2bert", "marian", "t5"), "prefix"),
 }
 OF_PAIRS = ("cert", "classification", "similarity")
+WRITERS = {"generation": "bart"}  # tasks that a bidirectional encoder cannot do
 TASKS = [
     *((task, family) for task in OF_PAIRS for family in ("bert", "gpt2")),
-    *((task, "bert") for task in variants("tasks") if task not in OF_PAIRS),
+    *((task, WRITERS.get(task, "bert")) for task in variants("tasks") if task not in OF_PAIRS),
 ]
 OVER: dict[str, Any] = {"checkpoint": {"every": 10}, "evaluation": {"samples": 8, "every": 5}}
 CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}" for t, f in TASKS)]
@@ -123,6 +124,7 @@ def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
         "choice": {"text": text, "choices": [first, other, second][: 2 + number % 2], "label": number % 2},
         "tagging": {"tokens": words, "tags": [f"B-{kind}" for kind in kinds]},
         "nested": {"text": text, "spans": [*spans, {"start": 0, "end": ends[1][1], "label": "C"}]},
+        "generation": {"text": text, "target": other},
         "reading": {"text": text, "question": other, "answers": [{"start": ends[1][0], "text": second}]},
     }
     return answers.get(task, linked)

@@ -137,7 +137,8 @@ class GenerationTask(Task[GenerationExampleT, WrittenRow, GenerationPrediction],
         if not model.has_encoder and not model.is_causal:
             raise UsageError(
                 f"task {self.name!r} needs a model that writes, and {model.family} sees the tokens that are to be "
-                "written; use a decoder such as gpt2 or llama, or an encoder-decoder such as bart or t5"
+                "written; use a decoder such as gpt2 or llama, an encoder-decoder such as bart or t5, or join two "
+                "encoders (pretune join)"
             )
         self.reads_apart, self._start = model.has_encoder, model.decoder_start
         ending = self.vocabulary.ending
