@@ -100,7 +100,7 @@ def score_continuations(
 def _parts(requests: Sequence[Request], order: Sequence[int], rows: int, shares: bool) -> Iterator[_Part]:
     """Requests of a forward each: as many as have so many new rows and keys, at least one."""
     part = _Part([], [])
-    new = keys = 0
+    new = keys = common = 0  # common: first tokens that all requests of the part have
     last: Tokens = np.zeros(0, np.int64)
     for n in order:
         request = requests[n]
@@ -109,8 +109,12 @@ def _parts(requests: Sequence[Request], order: Sequence[int], rows: int, shares:
         if part.numbers and (new + added > rows or keys + len(request.tokens) > _KEYS * rows):
             yield part
             part, new, keys = _Part([], []), 0, 0
-            start = min(start, request.first)  # the scores of earlier rows are not kept
+            start = min(start, request.first)
             added = len(request.tokens) - start
+        common = min(common, start) if part.numbers else start
+        if part.numbers and request.first < min(common, part.starts[0]):  # the scores of a past run's rows are gone
+            added += part.starts[0] - request.first
+            part.starts[0] = request.first
         part.numbers.append(n)
         part.starts.append(start)
         new, keys, last = new + added, keys + len(request.tokens), request.tokens
