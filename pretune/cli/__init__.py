@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretune import __version__
-from pretune.cli import augmentation, data, labels, searching, training, use
+from pretune.cli import augmentation, data, labels, mining, searching, training, use
 from pretune.cli.session import new_app, run_app
 from pretune.language import translate
 
@@ -19,6 +19,7 @@ _HELP = """Take a language model through its whole life: text, tokenizer, pretra
 app = new_app("pretune", _HELP)
 data.register(app)
 augmentation.register(app)
+mining.register(app)
 labels.register(app)
 training.register(app)
 use.register(app)

@@ -66,6 +66,9 @@ VERBS: Mapping[str, ConfiguredVerb] = {
     "augment": ConfiguredVerb(
         {"": "pretune.augment.files:AugmentConfig"}, ("methods", "copies", "keep", "pairs", "seed"), ("columns.id",)
     ),
+    "mine": ConfiguredVerb(
+        {"": "pretune.search.negatives:MiningConfig"}, ("negatives", "depth", "ratio", "sample", "random", "seed")
+    ),
     "pretrain": ConfiguredVerb(
         _RECIPE,
         (
@@ -116,6 +119,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "tokenizer train": ("pretune tokenizer train corpus.txt --vocab-size 8000 --output tokenizer",),
     "tokenizer extend": ("pretune tokenizer extend domain.txt --model bert --tokens 500 --output extended",),
     "prepare": ("pretune prepare corpus.txt --tokenizer tokenizer --output store",),
+    "mine": ("pretune mine minilm pairs.jsonl --negatives 3 --output hard.jsonl",),
     "augment": ("pretune augment train.csv --methods swap,deletion --copies 2 --output more.csv",),
     "judge": (
         "pretune judge system.de --references test.de --metrics bleu,chrf",

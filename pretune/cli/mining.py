@@ -1,0 +1,148 @@
+"""The verb that finds hard negatives for pairs of texts: mine."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cyclopts import App
+
+from pretune.cli.data import GROUP, split_args
+from pretune.cli.loading import load_model, unknown_said_once, written
+from pretune.cli.outputs import check_output, open_rows
+from pretune.cli.session import DEFAULT, Args, Common
+from pretune.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from pretune.api import Model
+    from pretune.text.readers.records import Record
+
+NEGATIVES = "negatives"
+
+
+def register(app: App) -> None:
+    """Adds this verb to the command line."""
+    usage = "pretune mine MODEL PAIRS... --output FILE [--flag VALUE]..."
+    app.command(mine, group=GROUP, sort_key=4, usage=usage)
+
+
+def mine(
+    model: Path,
+    /,
+    *args: Args,
+    output: Path,
+    text: str = "text",
+    second: str = "second",
+    corpus: Path | None = None,
+    scorer: Path | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Find hard negatives for pairs: texts that a model takes for near, and that do not belong together.
+
+    Writes each pair with its columns, the field "negatives" (a list of texts) and "cosines"; a pair for which there is
+    none is left out, and counted.
+
+    Args:
+        model: folder of the model that makes the vectors.
+        args: files of pairs.
+        output: file to write, .jsonl.
+        text: column of the first texts.
+        second: column of the texts that belong to them.
+        corpus: file of further texts that may be negatives; those of its column of the name of --second, or "text".
+        scorer: folder of a model that scores pairs, such as a reranker; its scores of the second text and of each
+            negative are written as "scores".
+        query_prompt: name of the model's prompt for first texts, such as query.
+        document_prompt: name of the model's prompt for all others.
+    """
+    session.start()
+    check_output(output)
+    paths, fields = split_args(args)
+    if not paths:
+        raise UsageError("mine: name a file of pairs, such as pairs.jsonl")
+    from pretune import config as configuration
+    from pretune.search.negatives import MiningConfig, MiningStats, mine_negatives
+
+    settings = configuration.load(MiningConfig, None, fields, name="mine")
+    session.say(f"mining negatives for {', '.join(paths)} with {model} -> {output}")
+    records, pairs = _read_pairs(paths, text, second)
+    further = [] if corpus is None else _read_corpus(corpus, second)
+    loaded = load_model(model, session)
+    stats = MiningStats()
+    with unknown_said_once(loaded):
+        mined = mine_negatives(
+            pairs,
+            further,
+            lambda texts: loaded.embed(list(texts), prompt_name=document_prompt),
+            settings,
+            stats,
+            lambda texts: loaded.embed(list(texts), prompt_name=query_prompt),
+        )
+    judge = None if scorer is None else load_model(scorer, session)
+    with open_rows(output) as writer:
+        for pair in mined:
+            if pair.negatives:
+                row: dict[str, Any] = dict(records[pair.number])
+                row |= {NEGATIVES: pair.negatives, "cosines": pair.cosines}
+                if judge is not None:
+                    row["scores"] = scores_by(judge, pairs[pair.number], pair.negatives, str(scorer))
+                writer.write(row)
+    session.say(stats.summary())
+    if stats.without == stats.pairs:
+        raise DataError("no pair has a negative; raise --ratio or --depth, name --corpus, or add some with --random 2")
+    written(session, output)
+    columns = [*(["--text", text] if text != "text" else []), "--second", second, "--third", NEGATIVES]
+    train = shlex.join([str(output), *columns])
+    session.say(
+        f"next: pretune finetune --task similarity --model {shlex.quote(str(model))} --train {train} --output run"
+    )
+
+
+def scores_by(judge: Model, pair: tuple[str, str], negatives: Sequence[str], folder: str) -> list[float]:
+    """A model's scores of the second text and of each negative.
+
+    Raises:
+        UsageError: its task gives no number for a pair.
+    """
+    from pretune.tasks.shared.predictions import score_of_prediction
+
+    further = [pair[1], *negatives]
+    scores = [score_of_prediction(each) for each in judge.predict([pair[0]] * len(further), further)]
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        raise UsageError(f"--scorer {folder}: its task gives no score of a pair; name a reranker, or a regression")
+    return known
+
+
+def _read_pairs(paths: Sequence[str], text: str, second: str) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:
+    """The rows of files with all their columns, and their pairs of texts.
+
+    Raises:
+        DataError: a text that is missing or empty; a column that would be written over.
+    """
+    from pretune.text.readers.labelled import LabelledConfig, field_names, read_records
+    from pretune.text.readers.records import Column
+
+    config = LabelledConfig(text=text, second=second)
+    names = dict.fromkeys(name for path in paths for name in field_names(path, config))
+    for taken in (NEGATIVES, "cosines", "scores"):
+        if taken in names:
+            raise DataError(
+                f"{paths[0]}: has a column {taken!r}, which mine writes; rename it, or mine the pairs alone"
+            )
+    columns = [Column(text, "columns.text"), Column(second, "columns.second")]
+    columns += [Column(name, "", required=False) for name in names if name not in (text, second)]
+    records: list[Record] = list(read_records(list(paths), columns, config, needs_labels=False))
+    pairs = [(each.text(text, "columns.text"), each.text(second, "columns.second")) for each in records]
+    return [dict(record) for record in records], pairs
+
+
+def _read_corpus(path: Path, second: str) -> list[str]:
+    """The texts of a file: those of the column of second texts, where it has one, else "text"."""
+    from pretune.text.readers.labelled import LabelledConfig, field_names, read_texts_of_file
+
+    names = field_names(path, LabelledConfig())
+    return read_texts_of_file(path, second if second in names else "text")
