@@ -114,16 +114,16 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.count(size_of(list(values)))
         return "".join(map(str, values))
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805  # as Jinja's
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls a function, as the sandbox lets it."""
-        __self.count()
-        owner = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)  # the sandbox wraps `format`
-        name = getattr(__obj, "__name__", "")
+        self.count()
+        owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # the sandbox wraps `format`
+        name = getattr(function, "__name__", "")
         if isinstance(owner, str | bytes | list | dict) or name == "range":
             check_call(name, owner, [*args, *kwargs.values()])
-        out = super().call(__context, __obj, *args, **kwargs)
+        out = super().call(context, function, *args, **kwargs)
         if isinstance(owner, str) and isinstance(out, str):
-            __self.count(len(out) // 16)
+            self.count(len(out) // 16)
         return out
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
