@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pretune.errors import UsageError
+from pretune.evaluate.chats import Chats
 from pretune.evaluate.embed import budget_of
 from pretune.evaluate.embed_parts import EmbeddedText
 from pretune.evaluate.embedding import Embedded, EmbedOptions, embed_parts_by, embed_texts_by
@@ -48,7 +49,7 @@ from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class Model(Exports, Prompting):
+class Model(Exports, Prompting, Chats):
     """A model with its tokenizer, ready for use.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, Group
 
 from pretune.cli import judging
+from pretune.cli.chatting import chat
 from pretune.cli.compressing import USAGE, compress
 from pretune.cli.deltas import join, merge, register_delta
 from pretune.cli.embedding import embed
@@ -25,7 +26,7 @@ def register(app: App) -> None:
     evaluating.default(evaluate)
     evaluating.command(clue, usage=CLUE_USAGE)
     app.command(evaluating)
-    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, merge, join, verify)
+    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, chat, score, embed, export, merge, join, verify)
     for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
     register_delta(app, group, len(verbs) + 1)

@@ -53,9 +53,11 @@ def generate(
     prompts: Sequence[Tokens],
     config: GenerateConfig,
     adapters: PromptAdapters | None = None,
+    *,
+    complete: bool = False,
 ) -> list[Continuation]:
     """Returns the continuations of prompts, in their order. See `stream`."""
-    texts = stream(model, tokenizer, prompts, config, adapters)
+    texts = stream(model, tokenizer, prompts, config, adapters, complete=complete)
     while True:
         try:
             next(texts)
@@ -69,6 +71,9 @@ def stream(
     prompts: Sequence[Tokens],
     config: GenerateConfig,
     adapters: PromptAdapters | None = None,
+    *,
+    complete: bool = False,
+    resumed: DecodingSession | None = None,
 ) -> Stream:
     """Yields (prompt number, text) as text becomes certain; the generator returns all continuations.
 
@@ -76,6 +81,8 @@ def stream(
 
     Args:
         adapters: which of the model's adapters reads each prompt; None where there are none to choose.
+        complete: the prompts have all special tokens, and nothing is put around them.
+        resumed: a session that has read the beginning of the only prompt; by default a new one.
 
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
@@ -85,7 +92,7 @@ def stream(
     processor = _processor(model, tokenizer, config)
     if not prompts:
         return []
-    prompts = add_special_tokens(model, tokenizer, prompts)
+    prompts = prompts if complete else add_special_tokens(model, tokenizer, prompts)
     max_length, remaining = context_length(model, tokenizer), max_new_tokens_left(model, tokenizer, prompts)
     wanted = [_max_new_tokens(model, config, n, prompt) for n, prompt in enumerate(prompts)]
     limits = list(map(min, wanted, remaining))
@@ -107,7 +114,8 @@ def stream(
         part = slice(start, start + rows)
         capacity = max(max_length - left + limit for left, limit in zip(remaining[part], limits[part], strict=True))
         chosen = None if adapters is None else adapters.part(part)
-        session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity, chosen)
+        size = tokenizer.vocabulary.size
+        session = resumed or DecodingSession(model, size, len(prompts[part]), capacity, chosen)
         full = [limit == want for limit, want in zip(limits[part], wanted[part], strict=True)]
         batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start, len(prompts))
         out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])
@@ -173,7 +181,8 @@ def _processor(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfi
                 f"the model's files force or forbid token {token}, but the tokenizer has only "
                 f"{tokenizer.vocabulary.size} tokens; use the tokenizer that the model was trained with"
             )
-    return LogitsProcessor(config, constraints, end_tokens(model, vocabulary.ending, vocabulary.size))
+    ends = end_tokens(model, vocabulary.ending, vocabulary.size).union(config.ends)
+    return LogitsProcessor(config, constraints, ends)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class GenerateConfig(Config):
         lookup: at most this many tokens are guessed in a step, from what came before, and kept where the model chooses
             them too, so that the text is the same; 0: none; None: 16 where decoding by kernels makes it exact.
         stop: texts that end the continuation, and are not part of it, wherever token borders fall.
+        ends: tokens that end a text, beside those that the model's files or the tokenizer name.
         seed: key of the sampling; the same seed and prompt give the same text, alone or in a batch.
         special_tokens: names of special tokens in a prompt, such as `<extra_id_0>`, are the tokens and not their
             letters; None: where the tokenizer has tokens for prompts (see `session.reads_special_tokens`).
@@ -63,6 +64,7 @@ class GenerateConfig(Config):
     n_best: int = Field(default=1, ge=1)
     lookup: int | None = Field(default=None, ge=0, le=MAX_LOOKUP)
     stop: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
     seed: int = 0
     special_tokens: bool | None = None
     keep_special: bool = False
@@ -102,6 +104,7 @@ class GenerateOptions(TypedDict, total=False):
     n_best: int
     lookup: int
     stop: str | Sequence[str]
+    ends: Sequence[int]
     seed: int
     special_tokens: bool
     keep_special: bool

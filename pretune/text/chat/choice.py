@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import find, variants
 from pretune.text.chat.template import MAX_TEMPLATE, ChatTemplate
@@ -73,6 +75,12 @@ def role_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return {f"{role}_token": tokenizer.token(number) for role, number in ids.items() if number is not None}
 
 
+def special_marks(tokenizer: Tokenizer) -> list[str]:
+    """The special tokens of a tokenizer as text: none of them may stand in a message, and the first ends an answer."""
+    vocabulary = tokenizer.vocabulary
+    return [tokenizer.token(number) for number in np.flatnonzero(vocabulary.special).tolist()]
+
+
 def find_chat_template(
     tokenizer: Tokenizer, files: Mapping[str, bytes], name: str | None = None, where: str = ""
 ) -> ChatTemplate | None:
@@ -88,6 +96,7 @@ def find_chat_template(
         UsageError: none of that name, or several without a name and none that is the default.
         DataError: one that is no text.
     """
+    lead = f"{where}: " if where else ""
     named = dict(_named_templates(tokenizer.settings.get(FIELD), files))
     if not named:
         return None
@@ -96,10 +105,9 @@ def find_chat_template(
         if name is None and len(named) == 1:
             (chosen,) = named
         else:
-            lead = f"{where}: " if where else ""
             raise UsageError(f"{lead}no chat template is called {chosen!r}; name one of {', '.join(sorted(named))}")
-    source, place = named[chosen]
-    return ChatTemplate(source, role_tokens(tokenizer), f"{where}/{place}" if where else place)
+    source, field = named[chosen]
+    return ChatTemplate(source, role_tokens(tokenizer), f"{lead}the model's chat template ({field})")
 
 
 def _named_templates(field: Any, files: Mapping[str, bytes]) -> Iterator[tuple[str, tuple[str, str]]]:

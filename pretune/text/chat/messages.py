@@ -99,14 +99,14 @@ def _text(record: Record, where: str, item: Mapping[str, Any], key: str) -> str:
 
 def _alpaca(record: Record) -> list[Message]:
     """An instruction with its input as the user's message, and the output as the answer."""
-    asked = record.text("instruction")
+    question = record.text("instruction")
     more = record.get("input")
     if isinstance(more, str) and more.strip():
-        asked = f"{asked}\n\n{more}"
+        question = f"{question}\n\n{more}"
     messages: list[Message] = []
     if isinstance(system := record.get("system"), str) and system.strip():
         messages.append({"role": "system", "content": system})
-    messages.append({"role": "user", "content": asked})
+    messages.append({"role": "user", "content": question})
     if not is_missing(record.get("output")):
         messages.append({"role": "assistant", "content": record.text("output")})
     elif record.needs_labels:

@@ -111,8 +111,8 @@ class ChatTemplate:
         if continue_final_message:
             final = str(chat[-1].get("content") or "")
             chat[-1]["content"] = final + _TAG
-        given = {"tools": tools, "documents": documents, **variables}
-        text = self._render(chat, add_generation_prompt, given, has_spans=False).text
+        extra = {"tools": tools, "documents": documents, **variables}
+        text = self._render(chat, add_generation_prompt, extra, has_spans=False).text
         return self._cut_at_tag(text, final) if continue_final_message else text
 
     def render_with_spans(self, messages: Messages, **variables: object) -> RenderedChat:
@@ -164,8 +164,8 @@ class ChatTemplate:
                 f"{self.where}: the chat template does not write the last message as it is, so that it cannot be "
                 "continued; let the user speak last"
             )
-        place = text.rindex(tag)
-        return text[:place] if text[place : place + len(_TAG)] == _TAG else text[:place].rstrip()
+        end = text.rindex(tag)
+        return text[:end] if text[end : end + len(_TAG)] == _TAG else text[:end].rstrip()
 
 
 def check_template(source: str, where: str) -> None:
@@ -220,9 +220,9 @@ def _plain(value: object) -> Any:
     """A value as JSON has it, so that a template finds no method that does something."""
     if value is None or type(value) in (str, int, float, bool):
         return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
+    for base in (str, int, float):
+        if isinstance(value, base):
+            return base(value)
     if isinstance(value, Mapping):
         return {_plain(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -69,13 +69,22 @@ class AnswerFinder:
         self._marks = sorted({*marks, template.tokens.get("eos_token", "")} - {""}, key=len, reverse=True)
         self._tails: set[str] = set()
 
-    def prompt(self, messages: Messages, where: object = "the conversation") -> str:
+    def prompt(
+        self,
+        messages: Messages,
+        where: object = "the conversation",
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """What a model reads before it answers the last message.
+
+        Args:
+            where: the record, for messages.
+            tools: JSON schemas of functions, for templates that write them.
 
         Raises:
             DataError: the template refuses the messages, fails, or leaves one out.
         """
-        text = _at(where, lambda: self._template.render(messages, add_generation_prompt=True))
+        text = _at(where, lambda: self._template.render(messages, add_generation_prompt=True, tools=tools))
         self._check_contents(text, messages, where)
         return text
 

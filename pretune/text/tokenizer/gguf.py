@@ -19,6 +19,7 @@ from pretune.text.tokenizer.gguf_words import read_gguf_words
 from pretune.text.tokenizer.layout_check import MAX_ADDED, MAX_SCORE, check_subwords
 from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, set_template
 
+MAX_CHAT_TEMPLATE = 256 << 10  # characters, as in the files of a folder
 _MAGIC = b"GGUF"
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of tokens
 _WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -107,7 +108,26 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     settings["add_bos_token"] = bool(own.get("add_bos_token", begins))
     settings["add_eos_token"] = bool(own.get("add_eos_token", False))
     set_template(backend, settings)
+    if templates := _chat_templates(path, metadata):
+        settings["chat_template"] = templates
     return backend, settings
+
+
+def _chat_templates(path: Path, metadata: Mapping[str, Any]) -> str | list[dict[str, str]] | None:
+    """The chat template of a file, or all where it has several, as tokenizer_config.json has them.
+
+    Raises:
+        DataError: one that is no text, or too long.
+    """
+    first = "tokenizer.chat_template"
+    values = {name: value for name, value in metadata.items() if name == first or name.startswith(f"{first}.")}
+    for name, value in values.items():
+        if not isinstance(value, str) or len(value) > MAX_CHAT_TEMPLATE:
+            raise DataError(f"{path}: {name} is no text of at most {MAX_CHAT_TEMPLATE:,} characters; correct the file")
+    if values.keys() == {first}:
+        return str(values[first])
+    named = {name.removeprefix(first).removeprefix(".") or "default": value for name, value in values.items()}
+    return [{"name": name, "template": value} for name, value in named.items()] or None
 
 
 def _list(own: Mapping[str, Any], name: str) -> list[Any]:

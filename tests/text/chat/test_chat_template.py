@@ -198,7 +198,9 @@ def test_templates_of_a_folder() -> None:
     try:
         assert find_chat_template(tokenizer, {}) is None
         settings["chat_template"] = "one"
-        assert find_chat_template(tokenizer, {}, where="m").where == "m/field 'chat_template'"
+        assert (
+            find_chat_template(tokenizer, {}, where="m").where == "m: the model's chat template (field 'chat_template')"
+        )
         assert find_chat_template(tokenizer, {"chat_template.jinja": b"file"}).source == "file"
         files = {"additional_chat_templates/tool_use.jinja": b"tools", "chat_template.jinja": b"file"}
         assert find_chat_template(tokenizer, files, "tool_use").source == "tools"
