@@ -96,12 +96,13 @@ class Model(Exports, Prompting, Chats):
 
     @property
     def abilities(self) -> set[str]:
-        """What it can do: of `generate`, `fill`, `classify`."""
+        """What it can do: of `generate`, `fill`, `classify`, `chat`."""
         able = {
             "generate": find_language_head(self.network, "next") is not None,
             "fill": find_language_head(self.network, "masked") is not None
             or (self.network.has_encoder and self.tokenizer.vocabulary.mask is not None),
             "classify": labels_of(self.network) is not None,
+            "chat": self.has_chat_template and not self.network.has_encoder,
         }
         return {ability for ability, has in able.items() if has}
 

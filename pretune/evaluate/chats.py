@@ -9,7 +9,7 @@ from typing import Any, Unpack
 from pretune.generate.chat import ChatDecoder, choose_template
 from pretune.generate.options import GenerateOptions
 from pretune.models.model import LanguageModel
-from pretune.text.chat.choice import find_chat_template
+from pretune.text.chat.choice import FIELD, find_chat_template
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -33,6 +33,12 @@ class Chats:
         """The template with which its files say conversations are written; None where they name none."""
         template = find_chat_template(self.tokenizer, self.network.carried.whole)
         return None if template is None else template.source
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether its files have a chat template, or several."""
+        files = self.network.carried.whole
+        return bool(self.tokenizer.settings.get(FIELD)) or any(name.endswith(".jinja") for name in files)
 
     def conversation(self, template: str | None = None) -> ChatDecoder:
         """What answers one conversation: of each further message only what is new is read.

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
 from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.resume import ResumedSession
 from pretune.generate.session import context_length
 from pretune.models.model import LanguageModel
-from pretune.text.chat.choice import find_chat_template, find_format, formats, special_marks
+from pretune.text.chat.choice import end_of_turn, find_chat_template, find_format, formats, special_marks
 from pretune.text.chat.messages import check_messages
 from pretune.text.chat.template import ChatTemplate
 from pretune.text.chat.turns import AnswerFinder
@@ -27,7 +27,6 @@ from pretune.text.tokenizer.unknown import say_unknown
 
 MAX_NEW_TOKENS = 512
 """Tokens of an answer, where neither the user nor the model's files say it."""
-_PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
 
 
 def choose_template(model: LanguageModel, tokenizer: Tokenizer, name: str | None = None) -> ChatTemplate:
@@ -80,18 +79,7 @@ class ChatDecoder:
         self._model, self._tokenizer, self.template = model, tokenizer, template
         self._finder = AnswerFinder(template, special_marks(tokenizer))
         self._session: ResumedSession | None = None
-        self.ends, self.stop = self._end_of_turn()
-
-    def _end_of_turn(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """What the template writes behind an answer."""
-        try:
-            (answer,) = self._finder.find(_PROBE).answers
-        except DataError:
-            return (), ()  # the messages will say what is wrong
-        mark = answer.mark
-        tokens = self._tokenizer.encode(mark, allow_special=True).tolist()
-        special = [token for token in tokens if self._tokenizer.vocabulary.special[token]]
-        return (tuple(special[:1]), ()) if special else ((), (mark.strip() or mark,) if mark else ())
+        self.ends, self.stop = end_of_turn(self._finder.end_mark, tokenizer)
 
     @property
     def tokens_read(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pretune.generate.options import GenerateConfig
@@ -39,6 +40,22 @@ def record_options(model: LanguageModel, vocabulary: Vocabulary, config: Generat
     kept = {name: value for name, value in before.items() if name not in (*_REPLACED, *_FIELDS.values())}
     file = "generation_config.json" if model.generation is None else model.generation.file
     model.generation = GenerationFields(file, {**kept, "do_sample": False, **options})
+
+
+def record_ends(model: LanguageModel, ends: Sequence[int], stop: Sequence[str]) -> None:
+    """Lets `generation_config.json` name what ends a text beside the tokens that it names.
+
+    Args:
+        ends: further tokens.
+        stop: texts; the file then names these alone.
+    """
+    written = model.generation or GenerationFields()
+    fields = dict(written.fields)
+    if ends:
+        fields["eos_token_id"] = list(dict.fromkeys([*written.end_tokens, *ends]))
+    if stop:
+        fields["stop_strings"] = list(stop)
+    model.generation = GenerationFields(written.file, fields)
 
 
 def _tokens(model: LanguageModel, vocabulary: Vocabulary) -> dict[str, Any]:

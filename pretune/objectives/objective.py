@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Token = TypeVar("Token", int, tuple[int, ...])
 MASK_REMEDY = "train one of kind wordpiece, or bpe with --special_tokens roberta, or use the objective clm"
-Ability = Literal["fill", "generate", "classify", "write"]
+Ability = Literal["fill", "generate", "classify", "write", "chat"]
 """What a model can do that has learned something, as a user would try it."""
 
 ModelLoader = Callable[[str], TrainableModel]

@@ -40,7 +40,7 @@ def next_commands(
 
     Args:
         model: its folder.
-        abilities: of `generate`, `fill`, `classify`, `write`.
+        abilities: of `generate`, `fill`, `classify`, `write`, `chat`.
         mask: the mask token of its tokenizer.
         is_paired: it was trained on pairs of texts.
         language: of the data that it was trained on: `en` or `zh`.
@@ -50,7 +50,9 @@ def next_commands(
     path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
     text, second = quoted(examples.text), quoted(examples.second)
     lines = []
-    if "generate" in abilities and "write" not in abilities:
+    if "chat" in abilities:
+        lines.append(f"pretune chat {path} {text}")
+    elif "generate" in abilities and "write" not in abilities:
         lines.append(f"pretune generate {path} {quoted(examples.beginning)}")
     if "fill" in abilities:
         lines.append(f"pretune fill {path} {quoted(examples.sentence.format(mask=mask))}")

@@ -62,7 +62,7 @@ class LabelledData:
         run_task = run_task or tasks_of(recipe)[0]
         self.name, recipe, data = run_task.name, run_task.recipe, run_task.recipe.data
         _check_sources(run_task, train_data, validation_data)
-        task, config = run_task.task_class, _read_config(run_task)
+        task, config = run_task.task_class, read_task_config(run_task)
         reader = task(config, tokenizer.vocabulary)
         train = data.train if train_data is None else train_data
         needs_labels = task.needs_labels and not recipe.distil.unlabelled
@@ -246,7 +246,7 @@ def _check_sources(run_task: RunTask, train_data: Data | None, validation_data: 
         raise UsageError("recipe: field 'data.train' is missing; name a file with --train, such as --train data.csv")
 
 
-def _read_config(run_task: RunTask) -> Task.Config:
+def read_task_config(run_task: RunTask) -> Task.Config:
     """What a recipe says of a task."""
     name, tree = run_task.name or run_task.file, run_task.recipe.task[run_task.file]
     fields = dict(tree) if isinstance(tree, Mapping) else {"weight": tree}

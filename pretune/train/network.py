@@ -23,6 +23,7 @@ from pretune.nn.model_protocol import TrainableModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.starting_point import StartingPoint, tuning_method
+from pretune.train.task_tokenizer import fit_to_tasks, grow_vocabulary
 
 _SHARED = (
     "both must read the same tokens: start the run from this model (with --student.layers N it becomes smaller), or "
@@ -44,6 +45,7 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     config = recipe.model
     if config.init is not None:
         model = StartingPoint.of(recipe).read(heads, recipe.seed)
+        grow_vocabulary(recipe, model, tokenizer)
     else:
         family, size = family_of(recipe)
         overrides, _ = resolve_token_ids(family, size, config.overrides, tokenizer)
@@ -88,13 +90,13 @@ def fitted_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> Tokenizer:
         PretuneError: a model or a configuration that cannot be had with this tokenizer.
     """
     if recipe.model.init is None:
-        return resolve_token_ids(*family_of(recipe), recipe.model.overrides, tokenizer)[1]
+        return fit_to_tasks(recipe, resolve_token_ids(*family_of(recipe), recipe.model.overrides, tokenizer)[1])
     try:
         own = Tokenizer.load(recipe.model.init)
     except (DataError, MissingInputError):
         own = tokenizer  # a model without a tokenizer
     body = body_of(Path(recipe.model.init), recipe.model.overrides)
-    return fit_tokenizer(own if own.hash == tokenizer.hash else tokenizer, body)
+    return fit_to_tasks(recipe, fit_tokenizer(own if own.hash == tokenizer.hash else tokenizer, body))
 
 
 def tune_network(recipe: Recipe, model: LanguageModel) -> tuple[LanguageModel, frozenset[str]]:

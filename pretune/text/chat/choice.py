@@ -81,6 +81,17 @@ def special_marks(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.token(number) for number in np.flatnonzero(vocabulary.special).tolist()]
 
 
+def end_of_turn(mark: str, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """What ends an answer when a model writes it: a special token, or, where the template writes none, a text.
+
+    Args:
+        mark: as `AnswerFinder.end_mark` says.
+    """
+    tokens = tokenizer.encode(mark, allow_special=True).tolist()
+    special = [token for token in tokens if tokenizer.vocabulary.special[token]]
+    return (tuple(special[:1]), ()) if special else ((), (mark.strip() or mark,) if mark else ())
+
+
 def find_chat_template(
     tokenizer: Tokenizer, files: Mapping[str, bytes], name: str | None = None, where: str = ""
 ) -> ChatTemplate | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ Flags = NDArray[np.bool_]
 T = TypeVar("T")
 Which = Literal["all", "last"]
 _TAG = "PRETUNEENDOFANSWER"
+_PROBE = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,15 @@ class AnswerFinder:
         if template.has_generation_tag:
             self._check_tags(messages, text, answers, where)
         return ChatText(text, tuple(answers))
+
+    @cached_property
+    def end_mark(self) -> str:
+        """What the template writes behind an answer to end it; empty where it writes nothing, or refuses a bare one."""
+        try:
+            (answer,) = self.find(_PROBE).answers
+        except DataError:
+            return ""  # the messages will say what is wrong
+        return answer.mark
 
     def _answer(self, messages: Messages, number: int, text: str, where: object) -> AnswerSpan:
         """The answer of a message, in the text of all."""

@@ -54,6 +54,7 @@ class LabelledConfig(SourceConfig):
         choices: field of the texts among which one is to be chosen.
         target: field of the text that is to be written, or of several right ones as a list; several fields with commas
             between them are several right texts, too. Of parallel files the suffix or the path of the other one.
+        messages: field of the messages of a conversation: objects with `role` and `content`, or what other forms have.
         on_bad: what becomes of a bad record: `error` stops, `skip` leaves it out, and counts it. Prediction, which
             answers every record, always stops.
     """
@@ -71,6 +72,7 @@ class LabelledConfig(SourceConfig):
     answers: str = "answers"
     choices: str = "choices"
     target: str = "target"
+    messages: str = "messages"
     on_bad: Literal["error", "skip"] = "error"
 
     @model_validator(mode="after")
