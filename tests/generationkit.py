@@ -45,10 +45,7 @@ def save_bart(folder: Path, std: float = 0.3) -> transformers.BartForConditional
         init_std=std,
         dropout=0.0,
     )
-    model = transformers.BartForConditionalGeneration(config).eval()
-    model.save_pretrained(folder)
-    TOKENIZER.save(folder)
-    return model
+    return _saved(transformers.BartForConditionalGeneration(config), folder)
 
 
 def gpt2(folder: Path, std: float = 0.3) -> transformers.GPT2LMHeadModel:
@@ -59,7 +56,64 @@ def t5(folder: Path, std: float = 0.3) -> transformers.T5ForConditionalGeneratio
     return save_t5(folder, TOKENIZER)
 
 
-MODELS: dict[str, Callable[..., Any]] = {"gpt2": gpt2, "bart": save_bart, "t5": t5}
+def save_llama(folder: Path, std: float = 0.3) -> transformers.LlamaForCausalLM:
+    """A random Llama and its tokenizer."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY.size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=None,
+        initializer_range=std,
+    )
+    return _saved(transformers.LlamaForCausalLM(config), folder)
+
+
+def save_marian(folder: Path, std: float = 0.3) -> transformers.MarianMTModel:
+    """A random Marian and its tokenizer."""
+    torch.manual_seed(0)
+    config = transformers.MarianConfig(
+        vocab_size=VOCABULARY.size,
+        decoder_vocab_size=VOCABULARY.size,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        pad_token_id=1,
+        eos_token_id=0,
+        bos_token_id=None,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+        init_std=std,
+        dropout=0.0,
+    )
+    return _saved(transformers.MarianMTModel(config), folder)
+
+
+def _saved(model: Any, folder: Path) -> Any:
+    model.eval().save_pretrained(folder)
+    TOKENIZER.save(folder)
+    return model
+
+
+MODELS: dict[str, Callable[..., Any]] = {
+    "gpt2": gpt2,
+    "llama": save_llama,
+    "bart": save_bart,
+    "marian": save_marian,
+    "t5": t5,
+}
+DECODERS = ("gpt2", "llama")
 
 
 def copies(count: int, seed: int = 0) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generationkit import MODELS, TOKENIZER, copies, gpt2
+from generationkit import DECODERS, MODELS, TOKENIZER, copies, gpt2
 from tinymodels import save_bert, word_tokenizer
 
 import pretune
@@ -173,8 +173,8 @@ def test_loss_and_texts_are_those_of_transformers(kind: str, tmp_path: Path) -> 
     losses, tokens = 0.0, 0
     for row in rows:
         assert row.second is not None
-        read = row.tokens.tolist() if kind == "gpt2" else VOCABULARY.with_end(row.tokens).tolist()
-        if kind == "gpt2":
+        read = row.tokens.tolist() if kind in DECODERS else VOCABULARY.with_end(row.tokens).tolist()
+        if kind in DECODERS:
             ids = torch.tensor([read + row.second.tolist()])
             labels = ids.clone()
             labels[0, : len(read)] = -100
@@ -189,7 +189,7 @@ def test_loss_and_texts_are_those_of_transformers(kind: str, tmp_path: Path) -> 
         assert scores["loss"] == pytest.approx(losses / tokens, rel=1e-5)
         assert scores["perplexity"] == pytest.approx(np.exp(losses / tokens), rel=1e-4)
         for row, prediction in zip(rows, scores.predictions, strict=True):
-            read = row.tokens.tolist() if kind == "gpt2" else VOCABULARY.with_end(row.tokens).tolist()
+            read = row.tokens.tolist() if kind in DECODERS else VOCABULARY.with_end(row.tokens).tolist()
             ids = torch.tensor([read])
             theirs = reference.generate(
                 ids,
@@ -203,7 +203,7 @@ def test_loss_and_texts_are_those_of_transformers(kind: str, tmp_path: Path) -> 
                 return_dict_in_generate=True,
                 output_scores=True,
             )
-            start = len(read) if kind == "gpt2" else 1
+            start = len(read) if kind in DECODERS else 1
             texts = [TOKENIZER.decode(run[start:].tolist()).strip() for run in theirs.sequences]
             assert isinstance(prediction, dict)
             assert prediction["generated_text"] == texts[0]
@@ -225,7 +225,7 @@ def test_the_head_reads_answers_alone(kind: str, tmp_path: Path) -> None:
     assert reader.counts(batch) == {"generation": len(expected)}
     assert batch.output_rows is not None
     assert batch.output_rows.index.tolist() == batch.targets["generation"][0].tolist()
-    if kind == "gpt2":
+    if kind in DECODERS:
         following = batch.tokens.roll(-1)[batch.targets["generation"][0]].tolist()
         ends = np.cumsum([len(row.second) for row in rows if row.second is not None]) - 1
         inner = [n for n in range(len(expected)) if n not in ends]
