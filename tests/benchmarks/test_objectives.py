@@ -82,6 +82,7 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
         module.pretrain_in_process({**recipe, "seed": 1})
 
 
+@pytest.mark.slow
 def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["the", "cat", "dog", "reads", "a", "book", "then", "it", "sleeps"]
     lines = [

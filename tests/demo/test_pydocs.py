@@ -141,6 +141,7 @@ def test_output_is_replaced_whole_or_not_at_all(package: Path) -> None:
     assert sorted(p.name for p in package.iterdir()) == ["dir.jsonl", "out.jsonl", "site"]
 
 
+@pytest.mark.slow
 def test_processes_do_not_change_the_bytes(tmp_path: Path) -> None:
     one = write_pydocs(tmp_path / "1.jsonl", ["networkx"], processes=1)
     two = write_pydocs(tmp_path / "2.jsonl", ["networkx"], processes=2)

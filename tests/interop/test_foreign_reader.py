@@ -169,7 +169,10 @@ def test_the_classes_that_overrule_are_those_of_the_table(family: str) -> None:
     assert tokenization_auto.tokenizer_class_from_name(AS_WRITTEN) is transformers.TokenizersBackend
 
 
-@pytest.mark.parametrize("family", variants("models"))
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=() if f in ("bert", "gpt2", "t5") else pytest.mark.slow) for f in variants("models")],
+)
 def test_every_class_of_a_family_is_read(family: str, tmp_path: Path) -> None:
     """All classes of `transformers` that a family's heads make, each with outputs of its heads."""
     for n, (name, roles) in enumerate(get_family(family).ARCHITECTURES.items()):

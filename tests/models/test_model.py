@@ -196,7 +196,7 @@ def test_flops_are_those_of_the_profiler():
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=() if f == "bert" else pytest.mark.slow) for f in FAMILIES])
 def test_compiles_whole_and_for_all_lengths(family):
     """No graph break, and other lengths do not compile for ever; in bfloat16, where attention is our operator."""
     torch._dynamo.reset()

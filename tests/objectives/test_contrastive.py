@@ -161,6 +161,7 @@ def test_the_queue_keeps_the_last_views_in_order() -> None:
     assert not any(p.requires_grad for p in [*objective.copy.parameters(), *objective.copied.parameters()])
 
 
+@pytest.mark.slow
 def test_views_lose_and_move_exact_shares_uniformly() -> None:
     objective = make(Cert, deleted=0.25, moved=0.0)
     tokens = np.arange(10, 18)
@@ -182,7 +183,7 @@ def test_views_lose_and_move_exact_shares_uniformly() -> None:
     assert make(Cert, deleted=0.9).altered(tokens[:1], Draw(0)).tolist() == [10]
 
 
-@pytest.mark.parametrize("kind", [SimCSE, Cert])
+@pytest.mark.parametrize("kind", [SimCSE, pytest.param(Cert, marks=pytest.mark.slow)])
 def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     model = model_of(0.1)
     objective, samples = make(kind, model), rows(32)

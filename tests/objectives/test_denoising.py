@@ -179,7 +179,9 @@ def test_prefixes_are_cut_uniformly_with_a_token_on_each_side() -> None:
     assert label_of(one, 0) == [CLS, SEP]
 
 
-@pytest.mark.parametrize("kind", [Denoising, SpanCorruption, PrefixLanguageModelling])
+@pytest.mark.parametrize(
+    "kind", [Denoising, *(pytest.param(k, marks=pytest.mark.slow) for k in (SpanCorruption, PrefixLanguageModelling))]
+)
 def test_overfits(kind) -> None:
     """Sixteen texts that only the source tells apart."""
     random = np.random.default_rng(0)

@@ -32,7 +32,10 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("marked"), sentinels=8)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(o, marks=() if o in ("mlm", "plm", "cert", "prefix") else pytest.mark.slow) for o in OBJECTIVES],
+)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     objective: str, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,8 +161,14 @@ def _dense_copies(model: torch.nn.Module, before: Collection[int] = ()) -> dict[
     return {id(t): tuple(t.shape) for t in large if id(t) not in before}
 
 
-@pytest.mark.parametrize("name", ["int8", "q8_0", "q4_0"])
-@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "decomposed"),
+    [
+        pytest.param(name, decomposed, marks=() if (name, decomposed) == ("q4_0", False) else pytest.mark.slow)
+        for name in ("int8", "q8_0", "q4_0")
+        for decomposed in (False, True)
+    ],
+)
 def test_no_dequantised_copy_is_alive_in_a_training_step(name: str, decomposed: bool) -> None:
     model = round_all(small("gpt2", vocab_size=1030), name)
     model = find_method("lora", {"places": ["attention", "vocabulary"], "weight_decomposed": decomposed}).apply(
