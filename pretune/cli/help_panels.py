@@ -20,7 +20,7 @@ _RARE = (
     *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
     *("--combine", "--word-vector", "--segmenter", "--dim", "--prompt-name"),
     *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
-    *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--shot-seed"),
+    *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--shot-seed", "--chat"),
     *("--adapters", "--adapter", "--adapter-column"),
 )
 """Flags that are explained on request alone."""

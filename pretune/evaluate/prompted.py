@@ -59,6 +59,7 @@ class PromptOptions(TypedDict, total=False):
     choose: a file of `pretune/prompts/choosing/`: similar (the default), balanced, random, similar_balanced.
     shot_model: what says how alike texts are: `tfidf` (the default), `self`, or the folder of a model.
     calibrate: a file of `pretune/prompts/calibration/`: contextual, pmi, batch; by default none.
+    chat: put the prompt into the model's chat template.
     normalize: what the log probability of a word is divided by: `tokens`, `bytes`, or nothing.
     seed: of the draw of examples.
     """
@@ -70,6 +71,7 @@ class PromptOptions(TypedDict, total=False):
     choose: str
     shot_model: str | Path
     calibrate: str | None
+    chat: bool
     normalize: str
     seed: int
 
@@ -199,6 +201,11 @@ class PromptedModel:
             return self.predict(cast("Data", [data]), others)[0]
         return self.predict(data, others)
 
+    def render(self, data: Data, seconds: Texts | None = None) -> list[str]:
+        """What the model reads of each text before the label, with its solved examples, however long."""
+        examples = self._with_shots(examples_of(self.task, data, seconds))
+        return [self.task.form.render(each.text, each.second, each.solved).before for each in examples]
+
     def evaluate(self, data: Data) -> Evaluation:
         """The scores on labelled data.
 
@@ -213,9 +220,7 @@ class PromptedModel:
 
     def _answers(self, examples: Sequence[PromptedExample]) -> list[Answer]:
         """A prediction for each example."""
-        if self._shots is not None:
-            solved = self._shots.of([_text_of(example) for example in examples])
-            examples = [replace(each, solved=own) for each, own in zip(examples, solved, strict=True)]
+        examples = self._with_shots(examples)
         self.task.left_out.clear()
         if self._calibration is None:
             answers = self._ask(examples)
@@ -223,6 +228,13 @@ class PromptedModel:
             answers = self._calibrated(examples)
         self._say_left_out(len(examples))
         return answers
+
+    def _with_shots(self, examples: Sequence[PromptedExample]) -> Sequence[PromptedExample]:
+        """The examples with solved ones."""
+        if self._shots is None:
+            return examples
+        solved = self._shots.of([_text_of(example) for example in examples])
+        return [replace(each, solved=own) for each, own in zip(examples, solved, strict=True)]
 
     def _ask(self, examples: Sequence[PromptedExample], references: Sequence[PromptedExample] = ()) -> list[Answer]:
         """Predictions, then those of the references, whose unknown words are nobody's business."""
@@ -278,7 +290,7 @@ def _task_of(
         raise UsageError(f"prompt {name} names no labels; give them, as in --labels good,bad")
     check_labels(form, chosen, name)
     fields: dict[str, Any] = {"labels": chosen, "prompt": name, "form": form}
-    fields |= {"normalize": options.get("normalize", "none"), **settings}
+    fields |= {"normalize": options.get("normalize", "none"), "chat": options.get("chat", False), **settings}
     columns = fields.get("columns")
     if form.is_paired and isinstance(columns, LabelledConfig) and columns.second is None:
         fields["columns"] = columns.model_copy(update={"second": "second"})

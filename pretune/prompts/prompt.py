@@ -107,14 +107,14 @@ class Prompt(Config):
         """The words of a label: those that the prompt names, else the label itself."""
         return self.words.get(label, (label,))
 
-    @property
-    def question(self) -> str:
-        """What stands between the last text and the label: what is asked, without what it is asked of."""
+    def premise(self) -> Rendered:
+        """What stands between the last text and the label, and behind it: what is asked, not what it is asked of."""
         pieces = parse_pattern(self.pattern)
         names = [piece.name for piece in pieces]
         label = names.index("label")
         last = max((n for n, name in enumerate(names[:label]) if name), default=-1)
-        return "".join(piece.characters for piece in pieces[last + 1 : label + 1]).lstrip()
+        before = "".join(piece.characters for piece in pieces[last + 1 : label + 1])
+        return Rendered(before.lstrip(), _fill(pieces, "", None)[1])
 
     def render(self, text: str, second: str | None = None, solved: Sequence[Solved] = ()) -> Rendered:
         """What a model reads around the label.
@@ -122,13 +122,17 @@ class Prompt(Config):
         Args:
             solved: examples that stand before the text, the first one first.
         """
-        before, after = _fill(parse_pattern(self.pattern), text, second)
         examples = []
         for example in solved:
-            left, right = _fill(parse_pattern(self.pattern), example.text, example.second)
-            examples.append(left + example.word + right)
-        blocks = [*([self.instruction] if self.instruction else []), *examples, before]
-        return Rendered(self.separator.join(blocks), after)
+            around = self.in_pattern(example.text, example.second)
+            examples.append(around.before + example.word + around.after)
+        own = self.in_pattern(text, second)
+        blocks = [*([self.instruction] if self.instruction else []), *examples, own.before]
+        return Rendered(self.separator.join(blocks), own.after)
+
+    def in_pattern(self, text: str, second: str | None = None) -> Rendered:
+        """The pattern of a text alone."""
+        return Rendered(*_fill(parse_pattern(self.pattern), text, second))
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,12 @@ class Rendered:
     Attributes:
         before: what stands before the label's word, with the spaces between both.
         after: what stands behind it.
+        has_special: names of special tokens in it are the tokens, as in what a chat template writes.
     """
 
     before: str
     after: str
+    has_special: bool = False
 
 
 class Piece(NamedTuple):

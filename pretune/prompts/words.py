@@ -6,7 +6,7 @@ A word's tokens are those that it has in its prompt, behind the characters befor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -113,7 +113,7 @@ def encode_words(
     check_labels(prompt, labels, where)
     pairs = [(n, word) for n, label in enumerate(labels) for word in prompt.words_of(label)]
     rendered = prompt.render(_SAMPLE, _SAMPLE)
-    rendered = rendered if has_after else Rendered(rendered.before, "")
+    rendered = rendered if has_after else replace(rendered, after="")
     tokens = []
     for _, word in pairs:
         (around,) = encode_around([rendered], word, tokenizer, where)
@@ -151,7 +151,8 @@ def encode_around(rendered: Sequence[Rendered], word: str, tokenizer: Tokenizer,
     Raises:
         UsageError: a token is part of the word and of what stands beside it.
     """
-    encoded = tokenizer.encode_kept([each.before + word + each.after for each in rendered])
+    has_special = any(each.has_special for each in rendered)
+    encoded = tokenizer.encode_kept([each.before + word + each.after for each in rendered], None, has_special)
     out = []
     for each, (tokens, offsets, *_) in zip(rendered, encoded, strict=True):
         start, stop = len(each.before.rstrip(" ")), len(each.before) + len(word)

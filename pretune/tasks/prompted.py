@@ -39,6 +39,7 @@ from pretune.loss import Term
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import Ability, ModelLoader, refuse_to_load, target
+from pretune.prompts.chat import ChatPrompt
 from pretune.prompts.prompt import Prompt, find_prompt
 from pretune.prompts.words import LabelWords, encode_words
 from pretune.tasks.classification import Classification, ClassificationExample
@@ -46,6 +47,7 @@ from pretune.tasks.shared.predictions import Answer, Prediction
 from pretune.tasks.shared.prompt_rows import PromptedExample, PromptRows
 from pretune.tasks.shared.word_scores import ASKED, MaskedWordScores, WordScores
 from pretune.tasks.task import RowBatch, Task
+from pretune.text.chat.choice import find_chat_template
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
@@ -76,6 +78,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
             form: what the prompt says, in place of its name; filled in and saved with the model.
             loss: `words` is cross-entropy among the labels' words, `vocabulary` among all tokens; by default that of
                 the words for a masked model, and of the vocabulary for any other.
+            chat: put the prompt into the model's chat template, whose assistant says the label.
             normalize: what the log probability of a word is divided by: `tokens`, `bytes`, or nothing.
         """
 
@@ -83,6 +86,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
         prompt: str = "plain"
         form: Prompt | None = None
         loss: Literal["words", "vocabulary"] | None = None
+        chat: bool = False
         normalize: Normalize = "none"
 
     config: Config
@@ -95,6 +99,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
         self._sort: WordScores | None = None
         self._compares = False  # words in training, by one row of a prompt
         self._words: LabelWords | None = None
+        self._files: Mapping[str, bytes] = {}  # of the model, which may hold its chat template
         self.left_out: Counter[str] = Counter()
 
     @cached_property
@@ -135,6 +140,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
             UsageError: one that no prompt can ask.
         """
         self._sort, self._words = WordScores.of(model, self.vocabulary), None
+        self._files = getattr(getattr(model, "carried", None), "whole", {})
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Checks that the prompt and the loss suit the model.
@@ -182,6 +188,8 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
                 several tokens that the loss cannot compare.
         """
         if self._words is None:
+            if self.config.chat and self._sort is not None and not isinstance(self.form, ChatPrompt):
+                self.form = self._in_chat(tokenizer)
             if not self._has_after and not self.form.asks_at_end:
                 raise UsageError(
                     f"prompt {self.config.prompt}: {{label}} stands before a text, which this model has not read when "
@@ -197,6 +205,17 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
                 )
             self._words = words
         return self._words
+
+    def _in_chat(self, tokenizer: Tokenizer) -> ChatPrompt:
+        """The prompt in the model's chat template.
+
+        Raises:
+            UsageError: the model has none.
+        """
+        template = find_chat_template(tokenizer, self._files)
+        if template is None:
+            raise UsageError("the model has no chat template; leave chat (--chat) out")
+        return ChatPrompt.of(self.form, template)
 
     @property
     def _has_after(self) -> bool:

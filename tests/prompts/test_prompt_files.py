@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pretune.draw import Draw
 from pretune.errors import MissingInputError, UsageError
 from pretune.find import find, variants
 from pretune.prompts.pool import Pool
-from pretune.prompts.prompt import Solved, find_prompt, prompt_names
+from pretune.prompts.prompt import Rendered, Solved, find_prompt, prompt_names
 from pretune.prompts.similarity import by_tfidf, by_vectors
 
 
@@ -43,7 +44,7 @@ def test_what_a_prompt_renders(tmp_path: Path) -> None:
     rendered = prompt.render("{label}", "b", [Solved("c", "fine", "d")])
     assert rendered.before == "Say {{which}}.\n{T}: c / d -> fine.\n{T}: {label} / b -> "  # texts are no patterns
     assert rendered.after == "."
-    assert prompt.question == "-> "
+    assert prompt.premise() == Rendered("-> ", ".")
     assert prompt.words_of("good") == ("fine", "well")
 
 
@@ -121,3 +122,17 @@ def test_vectors_are_compared_by_their_cosine() -> None:
     table = {"a": [1.0, 0.0], "b": [0.0, 3.0], "c": [2.0, 2.0]}
     similarity = by_vectors(["a", "b"], lambda texts: np.array([table[text] for text in texts]))
     assert np.allclose(similarity(["c", "a"]), [[0.5**0.5, 0.5**0.5], [1.0, 0.0]])
+
+
+def test_the_files_of_the_page_on_own_ones_work(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "add" / "prompt.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / block.split("\n", 1)[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+    prompt = find_prompt(str(tmp_path / "urgency.toml"))
+    assert list(prompt.words) == ["now", "later"]
+    chosen = find("prompts.choosing", str(tmp_path / "shortest.py")).choose(POOL, ["x"], 2, Draw(0))
+    assert [TEXTS[n] for n in chosen[0]] == ["a slow car", "a fast car"]
+    calibration = find("prompts.calibration", str(tmp_path / "empty.py"))
+    (reference,) = calibration.references(prompt, ())
+    assert reference.before == "Message: \nPriority: "
+    assert np.allclose(calibration.calibrate(np.log([[0.5, 0.5]]), np.log([[[0.8, 0.2]]])), np.log([[0.625, 2.5]]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,25 @@ def test_the_command_line_asks_too(models: dict[str, Path], tmp_path: Path, caps
     )
     assert main(("predict", gpt2, "--pair", "a hat", "a cat", "--prompt", "entailment", "--json")) == 0
     assert set(json.loads(capsys.readouterr().out)["probabilities"]) == {"entailment", "contradiction", "neutral"}
+
+
+def test_a_prompt_in_a_chat_template(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the model has no chat template; leave chat \(--chat\) out"):
+        load(models["gpt2"]).predict("a hat", labels=ONE, chat=True)
+    shutil.copytree(models["gpt2"], tmp_path / "chat")
+    (tmp_path / "chat" / "pretune.xxh128").unlink()
+    settings = tmp_path / "chat" / "tokenizer_config.json"
+    template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}<|endoftext|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{{ ' ' }}{% endif %}"
+    )
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "chat_template": template}))
+    shots = [{"text": "a cat", "label": "dog"}]
+    options: Any = {"labels": ONE, "prompt": prompt_file(tmp_path, "{text} and: {label}."), "chat": True}
+    model = load(tmp_path / "chat")
+    (prediction,) = model.predict(["a hat"], shots=shots, shot_count=1, **options)
+    prompt = "[user] a cat and:<|endoftext|>[assistant] dog<|endoftext|>[user] a hat and:<|endoftext|>[assistant]"
+    wanted = softmax(decoder_scores(tmp_path / "chat", prompt, ONE))
+    assert list(prediction.probabilities.values()) == pytest.approx(wanted, rel=1e-4)
+    assert model.prompted(shots=shots, shot_count=1, **options).render(["a hat"]) == [prompt + " "]
+    assert model.predict("a hat", calibrate="pmi", **options).label in ONE

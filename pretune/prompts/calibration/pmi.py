@@ -14,7 +14,7 @@ from pretune.prompts.prompt import Prompt, Rendered, Solved
 
 def references(prompt: Prompt, solved: Sequence[Solved]) -> list[Rendered]:
     """What stands between text and label, alone."""
-    return [Rendered(prompt.question, prompt.render("", "").after)]
+    return [prompt.premise()]
 
 
 def calibrate(log_probs: Floats, references: Floats) -> Floats:

@@ -168,7 +168,9 @@ class NextWordScores(WordScores):
         return len(self.vocabulary.prompt_prefix) + words.max_length
 
     def _prompt(self, row: Row) -> Ints:
-        return np.concatenate([self.vocabulary.prompt_prefix, row.tokens])
+        prefix = self.vocabulary.prompt_prefix
+        has_prefix = len(prefix) and len(row.tokens) and row.tokens[0] == prefix[0]  # as a chat template writes it
+        return row.tokens if has_prefix else np.concatenate([prefix, row.tokens])
 
     def prepare(self, rows: Sequence[Row], words: LabelWords) -> Batch:
         """Prompts, each followed by the word of its label where this is known and has several tokens."""
