@@ -218,3 +218,17 @@ def test_a_backend(folder: Path, tmp_path: Path) -> None:
     ours, theirs = (dict(load(each).network.named_parameters()) for each in (run, plain))
     for name, parameter in theirs.items():
         torch.testing.assert_close(ours[name], parameter, atol=1e-4, rtol=1e-3)
+
+
+def test_a_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A metric in one file that is no part of pretune: scored, with its interval, by the verb and in Python."""
+    path = tmp_path / "length_ratio.py"
+    path.write_text(examples("metric")["length_ratio.py"], encoding="utf-8")
+    (tmp_path / "system.txt").write_text("a b c d\na b\n")
+    (tmp_path / "test.txt").write_text("a b c d e\na b c d\n")
+    files = (str(tmp_path / "system.txt"), "--references", str(tmp_path / "test.txt"))
+    assert main(["judge", *files, "--metrics", str(path), "--length_ratio.unit", "word", *QUIET]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["scores"] == {"length_ratio": pytest.approx((4 / 5 + 2 / 4) / 2)}
+    assert out["intervals"]["length_ratio"] == [0.5, 0.8]
+    assert pretune.judge(["ab"], ["abcd"], metrics=[str(path)])["length_ratio"] == 0.5

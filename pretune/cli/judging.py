@@ -234,7 +234,8 @@ def _say_texts(session: Session, files: _AlignedFiles, read: Texts) -> None:
     """Says how many texts are judged, and which of them are odd."""
     most = max(map(len, read.references), default=0)
     parts = [counted(len(read.hypotheses), "text")]
-    parts += [f"{counted(most, 'reference')} each at most" if most > 1 else "one reference each"] if most else []
+    bound = " at most" if files.fewer else ""
+    parts += [f"{counted(most, 'reference')} each{bound}" if most > 1 else "one reference each"] if most else []
     session.say(", ".join(parts) + (f"; {files.fewer:,} of them have fewer references" if files.fewer else ""))
     if empty := sum(not text.strip() for text in read.hypotheses):
         session.say(f"{counted(empty, 'hypothesis', 'hypotheses')} of them empty; most metrics count that as 0")

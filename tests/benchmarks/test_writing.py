@@ -121,8 +121,10 @@ def test_first_turns_and_first_sentences() -> None:
 
 
 def test_every_set_names_what_there_is() -> None:
+    recipes = Path(measure.__file__).parents[2] / "recipes"
     for name, writing in all_sets().items():
         assert writing.name == name
+        assert writing.recipe is None or (recipes / writing.recipe).is_file()
         assert bool(writing.tokenizer) != (writing.wheel is not None)
         assert writing.metrics[0] in ("bleu", "rouge", "edit")
 
