@@ -15,6 +15,9 @@ import transformers
 import pretune
 from pretune.cli import main
 from pretune.errors import DataError
+from pretune.text.chat.choice import find_format
+from pretune.text.chat.turns import AnswerFinder
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 PAGES = Path(__file__).parents[1] / "docs" / "add"
 QUIET = ("--quiet", "--no-allocator")
@@ -232,3 +235,15 @@ def test_a_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out["scores"] == {"length_ratio": pytest.approx((4 / 5 + 2 / 4) / 2)}
     assert out["intervals"]["length_ratio"] == [0.5, 0.8]
     assert pretune.judge(["ab"], ["abcd"], metrics=[str(path)])["length_ratio"] == 0.5
+
+
+def test_the_chat_template_writes_what_its_page_says(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder / "tok")
+    chosen = find_format(str(folder / "colon.py"))
+    template = chosen.with_tokens(tokenizer)
+    messages = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    chat = AnswerFinder(template, chosen.marks).find(messages)
+    assert chat.text == "user: w1<|stop|>\nassistant: w2<|stop|>\n"
+    assert [chat.text[answer.start : answer.end] for answer in chat.answers] == [" w2<|stop|>"]
+    backend = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
+    assert backend.apply_chat_template(messages, chat_template=chosen.source, tokenize=False) == chat.text

@@ -329,6 +329,8 @@ def _variant_fields(verb: str, tree: ConfigDict) -> Iterator[str]:
     from pretune.cli.variant_files import is_own_file
 
     for title, (axis, flag) in AXES.items():
+        if title == "chat_templates":  # they have no fields
+            continue
         names = _names(tree, title)
         known = _choices(axis)
         for name in names:

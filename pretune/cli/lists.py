@@ -20,6 +20,7 @@ AXES: Mapping[str, tuple[str, str]] = {
     "objectives": ("objectives", "--objective {}"),
     "families": ("models", "--model.family {}"),
     "losses": ("tasks.vector_losses", "--task.similarity.loss {}"),
+    "chat_templates": ("text.chat.formats", "--task.chat.template {}"),
     "tuning": ("tune", "--tune {}"),
     "optimizers": ("optim", "--optimizer.name {}"),
 }

@@ -35,7 +35,7 @@ FAMILIES = {
     **dict.fromkeys(("bart", "bert2bert", "marian", "t5"), "prefix"),
 }
 OF_PAIRS = ("cert", "classification", "similarity")
-WRITERS = {"generation": "bart"}  # tasks that a bidirectional encoder cannot do
+WRITERS = {"generation": "bart", "chat": "gpt2"}  # tasks that a bidirectional encoder cannot do
 TASKS = [
     *((task, family) for task in OF_PAIRS for family in ("bert", "gpt2")),
     *((task, WRITERS.get(task, "bert")) for task in variants("tasks") if task not in OF_PAIRS),
@@ -100,7 +100,7 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
             "length": 32,
             "batch": 8,
         },
-        "task": {task: {}},
+        "task": {task: {"template": "chatml", "special_tokens": "add"} if task == "chat" else {}},
         "budget": {"steps": 10},
         "evaluation": {"every": 5, "keep": "last"},
         "track": {"every": 2, "progress": "quiet", "report": False},
@@ -125,6 +125,7 @@ def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
         "tagging": {"tokens": words, "tags": [f"B-{kind}" for kind in kinds]},
         "nested": {"text": text, "spans": [*spans, {"start": 0, "end": ends[1][1], "label": "C"}]},
         "generation": {"text": text, "target": other},
+        "chat": {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": other}]},
         "reading": {"text": text, "question": other, "answers": [{"start": ends[1][0], "text": second}]},
     }
     return answers.get(task, linked)
