@@ -33,7 +33,7 @@ class DocumentFlags:
 
     Attributes:
         text: column of the texts.
-        title: column of the titles.
+        title: column of the titles, which are searched too; empty for none.
         id: column of the ids; by default _id or id, where the file has it, else ids are made.
         documents: what ends a document of a .txt file: the file, a blank line, or each line.
         files: how files are read.

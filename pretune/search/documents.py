@@ -35,7 +35,7 @@ class DocumentConfig(SourceConfig):
 
     Attributes:
         text: column or field of the text.
-        title: column or field of the title, where there is one.
+        title: column or field of the title, where there is one; empty for none.
         id: column or field of the id; by default "_id" or "id", where the file has it, else ids are made.
         documents: what ends a document of a `.txt` file: the file, a blank line, or each line.
     """
@@ -127,7 +127,7 @@ def _documents(data: Data, config: DocumentConfig, stats: DocumentStats) -> Iter
             _log.warning("%s", note)
         for source in sources:
             if is_squad_file(source, config):
-                yield from _of_squad(source)
+                yield from _of_squad(source, config)
             elif has_columns(source.format):
                 columns = _columns(config, field_names(source.path, config))
                 records = read_records(source.path, columns, config, needs_labels=False)
@@ -216,7 +216,7 @@ def _of_text(source: Source, config: DocumentConfig) -> Iterator[Document]:
         yield Document(name, document.text, "", {}, f"{document.source}:{document.line}")
 
 
-def _of_squad(source: Source) -> Iterator[Document]:
+def _of_squad(source: Source, config: DocumentConfig) -> Iterator[Document]:
     """The texts of a SQuAD file, each once, in the order in which they come."""
     numbers: dict[str, int] = {}
     for line, fields in squad_records(source):
@@ -224,7 +224,8 @@ def _of_squad(source: Source) -> Iterator[Document]:
         if text not in numbers:
             numbers[text] = len(numbers) + 1
             name = squad_id(source, numbers[text])
-            yield Document(name, text, str(fields.get("title") or ""), {}, f"{source.path}:{line}")
+            title = str(fields.get("title") or "") if config.title else ""
+            yield Document(name, text, title, {}, f"{source.path}:{line}")
 
 
 def squad_records(source: Source) -> Iterator[SourceRow]:
