@@ -247,3 +247,26 @@ def test_the_chat_template_writes_what_its_page_says(folder: Path) -> None:
     assert [chat.text[answer.start : answer.end] for answer in chat.answers] == [" w2<|stop|>"]
     backend = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
     assert backend.apply_chat_template(messages, chat_template=chosen.source, tokenize=False) == chat.text
+
+
+def test_search_backend(folder: Path, tmp_path: Path) -> None:
+    """An index of the page's backend, words and fusion, found again by its files."""
+    draw = np.random.default_rng(0)
+    rows = [{"id": f"d{n}", "text": " ".join(f"w{k}" for k in draw.integers(0, 40, 8))} for n in range(60)]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [{"_id": f"q{n}", "text": " ".join(row["text"].split()[:4])} for n, row in enumerate(rows[:20])]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (tmp_path / "qrels.tsv").write_text("".join(f"q{n}\td{n}\t1\n" for n in range(20)))
+    index, own = str(tmp_path / "index"), [str(folder / name) for name in ("clusters.py", "stems.py", "first_ten.py")]
+    words = ["--model", str(folder / "bert"), "--backend", own[0], "--tokenization", own[1], "--output", index]
+    assert main(["index", str(tmp_path / "docs.jsonl"), *words, *QUIET]) == 0
+    judged = ["--queries", str(tmp_path / "queries.jsonl"), "--qrels", str(tmp_path / "qrels.tsv")]
+    assert main(["index", "tune", index, *judged, "--fusion", own[2], *QUIET]) == 0
+    opened = pretune.open_index(index)
+    names = [type(opened.nearest).__name__, type(opened.fusion(opened.ranking)).__name__]
+    assert names[0] == "Clusters"
+    assert names[1] == "FirstTen" or opened.ranking.mode != "fused"
+    assert opened.search("w1 w2 w3", 5, mode="vectors")
+    (folder / "clusters.py").write_text((folder / "clusters.py").read_text() + "\n")
+    with pytest.raises(DataError, match="the file has changed since"):
+        pretune.open_index(index)

@@ -255,6 +255,7 @@ def tune(
     *,
     judged: Queries,
     held_out: float = 0.5,
+    fusion: tuple[str, ...] = (),
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     model: Path | None = None,
     session: Common = DEFAULT,
@@ -266,6 +267,8 @@ def tune(
     Args:
         index: folder made by `pretune index`.
         held_out: share of the queries that measure.
+        fusion: how words and vectors may be joined: rrf, weighted, or a file of your own; may be given several times.
+            All are tried by default.
         as_json: print JSON on a terminal too.
         model: model that made the index's vectors, where it was moved.
     """
@@ -274,7 +277,7 @@ def tune(
     _say_queries(session, queries)
     from pretune.search.tuning import tune_index
 
-    choice = tune_index(opened, queries, judged.reranker, held_out, judged.names)
+    choice = tune_index(opened, queries, judged.reranker, held_out, judged.names, fusion)
     session.say(f"{choice.tuning:,} queries chose, {choice.held_out:,} held-out ones measured:")
     _show(choice.measured, as_json, judged.output, session)
     for reason in choice.reasons:

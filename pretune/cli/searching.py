@@ -15,7 +15,7 @@ from pretune.cli.loading import written
 from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
-from pretune.wording import quoted
+from pretune.wording import counted, quoted
 
 if TYPE_CHECKING:
     from pretune.search.answers import Answer
@@ -160,7 +160,8 @@ def _described(index: SearchIndex, mode: Mode | None) -> str:
     chosen = mode or ranking.mode
     how = {"words": "words (BM25)", "vectors": "vectors", "fused": "words and vectors"}[chosen]
     tuned = "" if ranking.measured or chosen != "fused" else f"; untuned: {tune_hint(index.folder)} chooses the weights"
-    return f"searching {index.passages:,} passages of {index.documents:,} documents by {how}{tuned}"
+    passages, documents = counted(index.passages, "passage"), counted(index.documents, "document")
+    return f"searching {passages} of {documents} by {how}{tuned}"
 
 
 def tune_hint(folder: Path) -> str:

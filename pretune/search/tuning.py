@@ -166,19 +166,23 @@ def tune_index(
     reranker: Path | str | None = None,
     held_out: float = 0.5,
     measures: Sequence[str] = MEASURES,
+    fusions: Sequence[str] = (),
 ) -> Choice:
     """Chooses how an index ranks, and records it there.
 
     Args:
         reranker: folder of a model, which is used if it helps on the held-out queries.
         held_out: share of the queries that measure; the others choose fusion and weight.
+        fusions: of `search/fusion/` among which is chosen, or files of one's own; all by default.
     """
     judge = Judge(index, judged, measures)
     chooses, measures_on = judge.split(held_out)
     plain = index.ranking.model_copy(update={"reranker": None, "measured": {}})
     rows = {}
     for mode in judge.modes():
-        way = _best_fusion(judge, plain, chooses) if mode == "fused" else plain.model_copy(update={"mode": mode})
+        way = (
+            _best_fusion(judge, plain, chooses, fusions) if mode == "fused" else plain.model_copy(update={"mode": mode})
+        )
         rows[mode] = (way, judge.measure(way, measures_on))
     chosen, reasons = _choose_mode(rows)
     measured = [row for _, row in rows.values()]
@@ -193,10 +197,10 @@ def tune_index(
     return Choice(chosen, measured, len(chooses), len(measures_on), reasons)
 
 
-def _best_fusion(judge: Judge, plain: RankingConfig, queries: Sequence[str]) -> RankingConfig:
+def _best_fusion(judge: Judge, plain: RankingConfig, queries: Sequence[str], names: Sequence[str]) -> RankingConfig:
     """The fusion and the weight with the best score; of equal ones the first."""
     best: tuple[float, RankingConfig] | None = None
-    for name in sorted(variants("search.fusion")):
+    for name in names or variants("search.fusion"):
         fusion_of(name)
         for weight in WEIGHTS:
             update = {"mode": "fused", "fusion": VariantRecord.of(name), "weight": weight}
