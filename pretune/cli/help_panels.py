@@ -22,6 +22,7 @@ _RARE = (
     *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
     *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--shot-seed", "--chat"),
     *("--adapters", "--adapter", "--adapter-column"),
+    *("--unit", "--query-prompt", "--passage-prompt"),
 )
 """Flags that are explained on request alone."""
 _PYTHON_DEFAULTS = ("()", "None", "True", "False")
