@@ -106,18 +106,17 @@ def _answer_records(
     field: str,
 ) -> None:
     """Answers conversations, some together; each line is the record with its answer."""
-    from pretune.text.chat.messages import read_messages
+    from pretune.text.chat.messages import read_messages, read_tools
 
     with open_answers(output, as_json=True) as writer:
         for part in chunks(records, 64):
-            conversations = []
+            prompts = []
             for record in part:
                 turns = read_messages(record, field)
                 if system and turns[0]["role"] != "system":
                     turns = [{"role": "system", "content": system}, *turns]
-                decoder.encode(turns, where=record.origin)
-                conversations.append(turns)
-            for record, answer in zip(part, decoder.answers(conversations, options), strict=True):
+                prompts.append(decoder.encode(turns, read_tools(record), record.origin))
+            for record, answer in zip(part, decoder.answers(prompts, options), strict=True):
                 fields = {"answer": answer.text.strip(), "finish_reason": answer.reason}
                 writer.write(AnswerRow(dict(record), fields))
 

@@ -176,14 +176,17 @@ class ChatDecoder:
         return length - len(tokens)
 
     def answers(
-        self, conversations: Sequence[Sequence[Mapping[str, Any]]], options: GenerateOptions | None = None
+        self, prompts: Sequence[NDArray[np.int64]], options: GenerateOptions | None = None
     ) -> list[Continuation]:
-        """The answers to the last messages of many conversations, which are decoded together.
+        """The answers to many conversations, which are decoded together.
+
+        Args:
+            prompts: as `encode` gives them.
 
         Raises:
-            UsageError, DataError: as `stream`.
+            UsageError: as `stream`.
         """
-        config, prompts = self.config(options or {}), [self.encode(messages) for messages in conversations]
+        config = self.config(options or {})
         for prompt in prompts:
             self._room(prompt)
         return generate(self._model, self._tokenizer, prompts, config, complete=True)

@@ -40,7 +40,7 @@ from pretune.tasks.shared.own_tokenizer import OwnTokenizer
 from pretune.tasks.shared.written_texts import GenerationExample
 from pretune.tasks.task import Truncate
 from pretune.text.chat.choice import FILE, end_of_turn, find_chat_template, special_marks
-from pretune.text.chat.messages import ALTERNATIVES, check_messages, read_messages
+from pretune.text.chat.messages import ALTERNATIVES, check_messages, read_messages, read_tools
 from pretune.text.chat.turns import AnswerFinder, Which
 from pretune.text.readers.records import Column, Record
 from pretune.text.samples.rows import Encoded, Ints, Row
@@ -58,15 +58,23 @@ class ChatExample(GenerationExample):
         text: the last message of the user.
         target: the last answer; None where the conversation ends with the user.
         conversation: all messages, as JSON.
+        schemas: JSON schemas of functions that the assistant may call, as JSON.
     """
 
     conversation: str = "[]"
+    schemas: str = "null"
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """All messages."""
         messages: list[dict[str, Any]] = json.loads(self.conversation)
         return messages
+
+    @property
+    def tools(self) -> list[dict[str, Any]] | None:
+        """The schemas of functions; None where there are none."""
+        tools: list[dict[str, Any]] | None = json.loads(self.schemas)
+        return tools
 
 
 class Chat(GenerationTask[ChatExample], OwnTokenizer):
@@ -143,8 +151,9 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
         return {self.name: "chat"}
 
     def columns(self, needs_labels: bool) -> list[Column]:
-        """The field of the messages."""
-        return [Column(self.config.columns.messages, "columns.messages", alternatives=ALTERNATIVES)]
+        """The field of the messages, and that of tools."""
+        messages = Column(self.config.columns.messages, "columns.messages", alternatives=ALTERNATIVES)
+        return [messages, Column("tools", "", required=False)]
 
     def read(self, record: Mapping[str, object]) -> ChatExample:
         """A conversation; a bare text is a message of the user."""
@@ -163,6 +172,7 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
             target,
             () if not target or not target.strip() else (target,),
             json.dumps(messages, ensure_ascii=False),
+            json.dumps(read_tools(fields), ensure_ascii=False),
             origin=fields.origin,
         )
 
@@ -175,12 +185,12 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
         encoder, may_cut = self._encoder_of(tokenizer), self.config.truncate != "error"
         rows, chats = list[Encoded](), list[ChatTokens]()
         for n, example in enumerate(examples):
-            messages, where = example.messages, example.origin
+            messages, tools, where = example.messages, example.tools, example.origin
             if example.target is None:
-                chat = encoder.prompt(messages, self.room(length), where, may_cut=may_cut)
+                chat = encoder.prompt(messages, self.room(length), where, may_cut=may_cut, tools=tools)
                 rows.append(Encoded(chat.tokens, example=n, cut=chat.cut))
             else:
-                chat = encoder.learned(messages, length, where, may_cut=may_cut)
+                chat = encoder.learned(messages, length, where, may_cut=may_cut, tools=tools)
                 first = int(chat.mask.argmax())
                 if not first:
                     raise DataError(f"{where}: the chat template writes nothing before an answer; use another one")

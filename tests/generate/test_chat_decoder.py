@@ -131,7 +131,8 @@ def test_chat_of_a_model(model: Model) -> None:
     text = model.chat("Hi", max_new_tokens=9)
     assert text == model.chat([user("Hi")], max_new_tokens=9)
     assert text == "".join(model.conversation().stream([user("Hi")], {"max_new_tokens": 9})).strip()
-    many = model.conversation().answers([LONG[:1], LONG[:3]], {"max_new_tokens": 9})
+    decoder = model.conversation()
+    many = decoder.answers([decoder.encode(LONG[:1]), decoder.encode(LONG[:3])], {"max_new_tokens": 9})
     assert [answer.text for answer in many] == [
         model.conversation().answer(LONG[:n], {"max_new_tokens": 9}).text for n in (1, 3)
     ]
@@ -164,7 +165,7 @@ def test_what_cannot_be_answered_is_said(model: Model, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the conversation has 41 tokens, and the model reads 40; begin a new one"):
         short.chat("Hello, my friend there")
     with pytest.raises(UsageError, match="the conversation has 41 tokens"):
-        short.conversation().answers([[user("Hello, my friend there")]])
+        short.conversation().answers([short.conversation().encode([user("Hello, my friend there")])])
     save_t5(tmp_path / "t5", chat_tokenizer())
     with pytest.raises(UsageError, match="t5 is an encoder-decoder, and conversations are for decoders; use generate"):
         pretune.load(tmp_path / "t5").chat("Hi", template="chatml")

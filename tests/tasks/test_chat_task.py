@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
-from chatkit import MARKS, OWN, SYSTEM, assistant, chat_tokenizer, user
+from chatkit import MARKS, OWN, SYSTEM, TOOL, assistant, chat_tokenizer, user
 
 import pretune
 from pretune.cli import main
@@ -115,6 +115,21 @@ def test_other_fields_are_read_by_name() -> None:
     assert [message["content"] for message in example.messages] == ["s", "Add\n\n1 2", "3"]
 
 
+def test_tools_are_read_and_written(tmp_path: Path) -> None:
+    own = tmp_path / "qwen.jinja"
+    own.write_text(OWN["qwen"], encoding="utf-8")
+    chat, tokenizer = task(str(own))
+    record = {"messages": [user("?"), assistant("noon")], "tools": [TOOL]}
+    for each in (record, record | {"tools": json.dumps([TOOL])}):
+        (row,) = chat.encode(read_examples(chat, [each]), tokenizer, 2000)
+        ((text, parts),) = texts([row], tokenizer)
+        assert json.dumps(TOOL, ensure_ascii=False) in text
+        assert parts == ["noon<|im_end|>"]
+    chat, tokenizer = task("chatml")
+    with pytest.raises(DataError, match=r"list\[0\]: .* does not write the tool '时间'; leave tools out"):
+        chat.encode(read_examples(chat, [record]), tokenizer, 2000)
+
+
 def test_whole_turns_are_left_out_from_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     chat, tokenizer = task()
     talk = [SYSTEM, *(message for n in range(6) for message in (user(f"question {n}"), assistant(f"answer {n}")))]
@@ -202,6 +217,10 @@ def test_the_models_own_template_is_the_default() -> None:
         ({"messages": ["a"]}, "list[0]: field 'messages[0]' holds str a, not a message"),
         ({"messages": [{"content": "a"}]}, "list[0]: field 'messages[0]' has no role; write one of system, user"),
         ({"messages": [user("a\0"), assistant("b")]}, "field 'messages[0].content' holds a NUL character"),
+        (
+            {"messages": [user("a"), assistant("b")], "tools": "x"},
+            "list[0]: field 'tools' holds str x, not a list of objects",
+        ),
         ({"instruction": "a"}, "list[0]: no field 'output'"),
         ({"text": "a"}, "list[0]: no field 'messages'"),
     ],

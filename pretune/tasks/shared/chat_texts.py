@@ -48,31 +48,36 @@ class ChatEncoder:
     def __init__(self, finder: AnswerFinder, tokenizer: Tokenizer) -> None:
         self._finder, self._tokenizer = finder, tokenizer
 
-    def learned(self, messages: Turns, length: int, where: object, *, may_cut: bool) -> ChatTokens:
+    def learned(
+        self, messages: Turns, length: int, where: object, *, may_cut: bool, tools: Turns | None = None
+    ) -> ChatTokens:
         """A conversation whose answers are known; of one that is too long the first turns are left out, whole ones.
 
         Args:
             length: tokens at most.
             where: the record, for messages.
             may_cut: False where a conversation that is too long is an error.
+            tools: JSON schemas of functions, for templates that write them.
 
         Raises:
             DataError: a template that does not fit the messages; too long where that is an error.
         """
-        return self._fit(messages, length, where, may_cut, self._learned)
+        return self._fit(messages, length, where, may_cut, lambda turns: self._learned(turns, where, tools))
 
-    def prompt(self, messages: Turns, length: int, where: object, *, may_cut: bool) -> ChatTokens:
+    def prompt(
+        self, messages: Turns, length: int, where: object, *, may_cut: bool, tools: Turns | None = None
+    ) -> ChatTokens:
         """A conversation whose last message is to be answered.
 
         Raises:
             DataError: as `learned`.
         """
-        return self._fit(messages, length, where, may_cut, self._prompt)
+        return self._fit(messages, length, where, may_cut, lambda turns: self._prompt(turns, where, tools))
 
     def _fit(
-        self, messages: Turns, length: int, where: object, may_cut: bool, encode: Callable[[Turns, object], ChatTokens]
+        self, messages: Turns, length: int, where: object, may_cut: bool, encode: Callable[[Turns], ChatTokens]
     ) -> ChatTokens:
-        whole = encode(messages, where)
+        whole = encode(messages)
         if len(whole.tokens) <= length:
             return whole
         if not may_cut:
@@ -86,14 +91,14 @@ class ChatEncoder:
         for start in starts:
             if start > _last_answered(messages):
                 break
-            last = encode([*system, *messages[start:]], where)
+            last = encode([*system, *messages[start:]])
             if len(last.tokens) <= length:
                 return _cut(last, whole, start - len(system))
         shorter = _shortened(last, length)
         return _cut(shorter, whole, len(messages) - len(system) - 2)
 
-    def _learned(self, messages: Turns, where: object) -> ChatTokens:
-        chat = self._finder.find(messages, where)
+    def _learned(self, messages: Turns, where: object, tools: Turns | None) -> ChatTokens:
+        chat = self._finder.find(messages, where, tools)
         (encoded,) = self._tokenizer.encode_kept([chat.text], None, allow_special=True)
         spans = token_spans(encoded.offsets, chat.answers)
         if not spans.mask.any():
@@ -101,8 +106,8 @@ class ChatEncoder:
         longest = int((spans.bounds[:, 1] - spans.bounds[:, 0]).max())
         return ChatTokens(encoded.tokens, spans.mask, longest, straddling=spans.straddling)
 
-    def _prompt(self, messages: Turns, where: object) -> ChatTokens:
-        tokens = self._tokenizer.encode(self._finder.prompt(messages, where), allow_special=True)
+    def _prompt(self, messages: Turns, where: object, tools: Turns | None) -> ChatTokens:
+        tokens = self._tokenizer.encode(self._finder.prompt(messages, where, tools), allow_special=True)
         return ChatTokens(tokens, np.zeros(len(tokens), np.bool_), 0)
 
 

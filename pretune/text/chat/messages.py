@@ -54,6 +54,21 @@ def read_messages(record: Record, field: str = "messages") -> list[Message]:
     return messages
 
 
+def read_tools(record: Record) -> list[dict[str, Any]] | None:
+    """The JSON schemas of functions that a record has in its field `tools`; None where it has none.
+
+    Raises:
+        DataError: something else than a list of objects.
+    """
+    value = record.get("tools")
+    if is_missing(value) or value == "":
+        return None
+    items = record.items_of("tools", value)
+    if items is None or not all(isinstance(item, dict) for item in items):
+        raise record.error(f"field 'tools' holds {describe(value)}, not a list of objects", "fix or remove the field")
+    return [dict(item) for item in items if isinstance(item, dict)] or None
+
+
 def _message(record: Record, where: str, item: object, number: int) -> Message:
     """A message of a list."""
     if not isinstance(item, Mapping):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_TEMPLATE = 256 << 10
 """Characters of a template: the longest that are published have some tens of thousands."""
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING = ("reasoning_content", "thinking", "reasoning")
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -209,7 +209,7 @@ def _plain_messages(messages: Messages) -> list[dict[str, Any]]:
     chat = []
     for message in messages:
         fields = {str(name): _plain(value) for name, value in message.items() if value is not None}
-        reasoning = next((fields[name] for name in _REASONING if name in fields), None)
+        reasoning = next((fields[name] for name in REASONING if name in fields), None)
         if reasoning is not None:
             fields = {"thinking": reasoning, **fields, "reasoning_content": reasoning}
         chat.append(fields)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import DataError
-from pretune.text.chat.template import ChatTemplate, Messages
+from pretune.text.chat.template import REASONING, ChatTemplate, Messages
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -86,28 +86,36 @@ class AnswerFinder:
         Raises:
             DataError: the template refuses the messages, fails, or leaves one out.
         """
-        text = _at(where, lambda: self._template.render(messages, add_generation_prompt=True, tools=tools))
+        text = _Source(self._template, where, tools).render(messages, asks=True)
         self._check_contents(text, messages, where)
+        self._check_tools(text, where, tools)
         return text
 
-    def find(self, messages: Messages, where: object = "the conversation") -> ChatText:
+    def find(
+        self,
+        messages: Messages,
+        where: object = "the conversation",
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> ChatText:
         """The text of a conversation and its answers.
 
         Args:
             where: the record, for messages.
+            tools: JSON schemas of functions, for templates that write them.
 
         Raises:
             DataError: the template refuses the messages, fails, leaves one out, or is not stable under prefixes: with
                 the number of the message and the first characters that differ.
         """
-        template = self._template
-        text = _at(where, lambda: template.render(messages))
+        source = _Source(self._template, where, tools)
+        text = source.render(messages)
         self._check_contents(text, messages, where)
+        self._check_tools(text, where, tools)
         numbers = [n for n, message in enumerate(messages) if message.get("role") == "assistant"]
         chosen = numbers if self._which == "all" else numbers[-1:]
-        answers = [self._answer(messages, number, text, where) for number in chosen]
-        if template.has_generation_tag:
-            self._check_tags(messages, text, answers, where)
+        answers = [self._answer(messages, number, text, source) for number in chosen]
+        if self._template.has_generation_tag:
+            self._check_tags(messages, text, answers, source)
         return ChatText(text, tuple(answers))
 
     @cached_property
@@ -119,15 +127,14 @@ class AnswerFinder:
             return ""  # the messages will say what is wrong
         return answer.mark
 
-    def _answer(self, messages: Messages, number: int, text: str, where: object) -> AnswerSpan:
+    def _answer(self, messages: Messages, number: int, text: str, source: _Source) -> AnswerSpan:
         """The answer of a message, in the text of all."""
-        template, turn = self._template, text
-        prompt = _at(where, lambda: template.render(messages[:number], add_generation_prompt=True))
-        if number + 1 < len(messages):
-            turn = _at(where, lambda: template.render(messages[: number + 1]))
+        prompt = source.render(messages[:number], asks=True)
+        turn = source.render(messages[: number + 1]) if number + 1 < len(messages) else text
+        where = source.where
         self._check_prefix(turn, text, number, where, "what it writes up to this message changes when others follow")
         self._check_prefix(prompt, turn, number, where, "what it writes before an answer is not what it asks one with")
-        end, mark = self._end(messages, number, turn, len(prompt), where)
+        end, mark = self._end(messages, number, turn, len(prompt), source)
         return AnswerSpan(number, len(prompt), end, mark)
 
     def _check_contents(self, text: str, messages: Messages, where: object) -> None:
@@ -140,6 +147,13 @@ class AnswerFinder:
                     f"{where}: message {number} ({role}): {self._template.where} {what}; leave the message out, or use "
                     "another template (task.chat.template)"
                 )
+            for field in REASONING:
+                reasoning = message.get(field)
+                if isinstance(reasoning, str) and reasoning.strip() not in text:
+                    raise DataError(
+                        f"{where}: message {number} ({role}): {self._template.where} does not write its {field}; leave "
+                        "the field out, or use a template that does"
+                    )
             for call in message.get("tool_calls") or ():
                 name = str((call.get("function") or call).get("name", "")) if isinstance(call, Mapping) else ""
                 if not name or name not in text:
@@ -152,6 +166,16 @@ class AnswerFinder:
                 raise DataError(
                     f"{where}: message {number} ({role}): its text holds {mark!r}, a special token that the model "
                     "would read as the template's own; remove it from the text"
+                )
+
+    def _check_tools(self, text: str, where: object, tools: Sequence[Mapping[str, Any]] | None) -> None:
+        """Refuses a template that leaves tools out."""
+        for tool in tools or ():
+            name = str((tool.get("function") or tool).get("name", ""))
+            if not name or name not in text:
+                raise DataError(
+                    f"{where}: {self._template.where} does not write the tool {name!r}; leave tools out, or use a "
+                    "template that does"
                 )
 
     def _check_prefix(self, prefix: str, whole: str, number: int, where: object, what: str) -> None:
@@ -167,11 +191,11 @@ class AnswerFinder:
             "(task.chat.template)"
         )
 
-    def _end(self, messages: Messages, number: int, turn: str, start: int, where: object) -> tuple[int, str]:
+    def _end(self, messages: Messages, number: int, turn: str, start: int, source: _Source) -> tuple[int, str]:
         """Where an answer ends with its mark, and the mark."""
         tail = next((tail for tail in self._tails if self._fits(tail, messages[number], turn, start)), None)
         if tail is None:
-            tail = self._tail(messages[: number + 1], where)
+            tail = self._tail(messages[: number + 1], source)
             if not turn.endswith(tail) or len(turn) - len(tail) < start:
                 tail = ""
             elif messages[number].get("content"):
@@ -185,10 +209,10 @@ class AnswerFinder:
         body = turn[start : len(turn) - len(tail)]
         return turn.endswith(tail) and bool(content.strip()) and body.strip() == content.strip()
 
-    def _tail(self, messages: Messages, where: object) -> str:
+    def _tail(self, messages: Messages, source: _Source) -> str:
         """What a template writes behind an answer."""
         last = {**messages[-1], "content": str(messages[-1].get("content") or "") + _TAG}
-        text = _at(where, lambda: self._template.render([*messages[:-1], last]))
+        text = source.render([*messages[:-1], last])
         _, tag, tail = text.rpartition(_TAG)
         return tail if tag else ""
 
@@ -200,9 +224,9 @@ class AnswerFinder:
             return tail[: at - size]
         return tail.rstrip() or tail
 
-    def _check_tags(self, messages: Messages, text: str, answers: Sequence[AnswerSpan], where: object) -> None:
+    def _check_tags(self, messages: Messages, text: str, answers: Sequence[AnswerSpan], source: _Source) -> None:
         """Refuses a template whose `{% generation %}` names other text than the answers."""
-        spans = _at(where, lambda: self._template.render_with_spans(messages)).spans
+        spans = source.tagged_spans(messages)
         if self._which == "last":
             spans = spans[-1:]
         tagged = [text[start:end].strip() for start, end in spans]
@@ -214,7 +238,7 @@ class AnswerFinder:
         )
         number = answers[differing].message + 1 if differing < len(answers) else len(messages)
         raise DataError(
-            f"{where}: message {number} (assistant): the block generation of {self._template.where} holds "
+            f"{source.where}: message {number} (assistant): the block generation of {self._template.where} holds "
             f"{_shown(tagged, differing)}, and the answer with the mark that ends it is {_shown(own, differing)}; "
             "correct the block, or remove it"
         )
@@ -224,12 +248,33 @@ def _shown(texts: Sequence[str], number: int) -> str:
     return repr(texts[number][-40:]) if number < len(texts) else "nothing"
 
 
-def _at(where: object, render: Callable[[], T]) -> T:
-    """What a template gives, with the record in its errors."""
-    try:
-        return render()
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
+@dataclass(frozen=True)
+class _Source:
+    """A template with what is the same for all renderings of a record.
+
+    Attributes:
+        where: the record, for messages.
+        tools: that the template writes, too.
+    """
+
+    template: ChatTemplate
+    where: object
+    tools: Sequence[Mapping[str, Any]] | None
+
+    def render(self, messages: Messages, *, asks: bool = False) -> str:
+        """The text of messages, with what asks for an answer where `asks` says so."""
+        return self._named(lambda: self.template.render(messages, add_generation_prompt=asks, tools=self.tools))
+
+    def tagged_spans(self, messages: Messages) -> tuple[tuple[int, int], ...]:
+        """What stands in `{% generation %}`."""
+        return self._named(lambda: self.template.render_with_spans(messages, tools=self.tools)).spans
+
+    def _named(self, render: Callable[[], T]) -> T:
+        """What a template gives, with the record in its errors."""
+        try:
+            return render()
+        except DataError as error:
+            raise DataError(f"{self.where}: {error}") from None
 
 
 @dataclass(frozen=True)

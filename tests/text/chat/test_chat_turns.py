@@ -243,7 +243,18 @@ def test_tool_calls_are_learned_where_the_template_writes_them() -> None:
             ChatTemplate(OWN["qwen"].replace("{{- '<|im_start|>assistant' }}", "{{- 'call' }}"), {}), MARKS
         ).find([user("?"), call])
     assert [chat.text[answer.start : answer.end] for answer in chat.answers][-1] == "noon<|im_end|>"
-    assert TOOL
+    with_tools = finder.find([user("?"), assistant("noon")], tools=[TOOL])
+    assert TOOL["function"]["name"] in with_tools.text
+    assert [with_tools.text[answer.start : answer.end] for answer in with_tools.answers] == ["noon<|im_end|>"]
+    plain = AnswerFinder(ChatTemplate(find_format("chatml").source, {}, "own"), MARKS)
+    with pytest.raises(DataError, match="a:1: own does not write the tool '时间'; leave tools out, or use a template"):
+        plain.find([user("?"), assistant("noon")], "a:1", [TOOL])
+    with pytest.raises(DataError, match="a:1: own does not write the tool '时间'"):
+        plain.prompt([user("?")], "a:1", [TOOL])
+    with pytest.raises(
+        DataError, match=r"message 2 \(assistant\): own does not write its reasoning_content; leave the"
+    ):
+        plain.find([user("?"), assistant("noon", reasoning_content="hm")])
 
 
 @pytest.mark.parametrize(
