@@ -25,6 +25,7 @@ from pretune.text.language import language_of
 _CITED = re.compile(r"[\[【]\s*(\d{1,3})\s*[\]】]")
 _LEADING = re.compile(r"(?:\s*[\[【]\s*\d{1,3}\s*[\]】])+\s*[.。]?\s*")
 _READER_WEIGHT = 0.5
+_TEMPLATE = 64  # tokens that a chat template adds, at most as a rule
 _PROMPTS = {
     "en": (
         "Answer the question from the numbered passages alone. Name the passage behind each sentence in brackets, such "
@@ -149,7 +150,8 @@ def write_answer(hits: Sequence[Hit], question: str, writer: Model, max_new_toke
     if "generate" not in writer.abilities:
         raise UsageError("the writer generates no text; give a language model")
     prompt, used = _fitting_prompt(question, hits, writer, max_new_tokens)
-    text = str(writer.generate(prompt, max_new_tokens=max_new_tokens)).strip()
+    is_chat = "chat" in writer.abilities
+    text = writer.chat(prompt, max_new_tokens=max_new_tokens) if is_chat else _continued(writer, prompt, max_new_tokens)
     sources = tuple(_source(number, hit) for number, hit in enumerate(hits[:used], 1))
     if not text or _NONE.fullmatch(text):
         return Answer("", NO_ANSWER, sources=sources)
@@ -183,9 +185,9 @@ def check_sources(text: str, count: int) -> tuple[Sentence, ...]:
 
 def _fitting_prompt(question: str, hits: Sequence[Hit], writer: Model, max_new_tokens: int) -> tuple[str, int]:
     """The prompt with as many passages as there is room for, the best first, and how many these are."""
-    room = writer.length - max_new_tokens
+    room = writer.length - max_new_tokens - (_TEMPLATE if "chat" in writer.abilities else 0)
     for used in range(len(hits), 0, -1):
-        prompt = _prompt(question, hits[:used])
+        prompt = _prompt(question, hits[:used], "chat" not in writer.abilities)
         if len(writer.tokenizer.encode(prompt)) <= room:
             return prompt, used
     raise UsageError(
@@ -194,13 +196,21 @@ def _fitting_prompt(question: str, hits: Sequence[Hit], writer: Model, max_new_t
     )
 
 
-def _prompt(question: str, hits: Sequence[Hit]) -> str:
+def _continued(writer: Model, prompt: str, max_new_tokens: int) -> str:
+    """What a model writes behind a prompt."""
+    return str(writer.generate(prompt, max_new_tokens=max_new_tokens)).strip()
+
+
+def _prompt(question: str, hits: Sequence[Hit], begins_answer: bool) -> str:
+    """The passages and the question; for a model that goes on with a text, the answer's beginning too."""
     language = language_of(question)
     rows = [
         f"[{number}] {f'{hit.title}: ' if hit.title else ''}{' '.join(hit.text.split())}"
         for number, hit in enumerate(hits, 1)
     ]
-    return _PROMPTS[language].format(passages="\n".join(rows), question=question) + _ANSWER[language]
+    return _PROMPTS[language].format(passages="\n".join(rows), question=question) + (
+        _ANSWER[language] if begins_answer else ""
+    )
 
 
 def _problem(sentences: Sequence[Sentence], left_out: int) -> str:

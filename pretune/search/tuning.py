@@ -28,7 +28,7 @@ from pretune.search.judgements import Judged
 from pretune.search.manifest import RankingConfig
 
 MAIN = "nDCG@10"
-WEIGHTS = tuple(n / 10 for n in range(1, 10))
+WEIGHTS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9)
 _log = logging.getLogger("pretune")
 
 
@@ -198,9 +198,9 @@ def tune_index(
 
 
 def _best_fusion(judge: Judge, plain: RankingConfig, queries: Sequence[str], names: Sequence[str]) -> RankingConfig:
-    """The fusion and the weight with the best score; of equal ones the first."""
+    """The fusion and the weight with the best score; of equal ones scores before ranks, and both lists alike."""
     best: tuple[float, RankingConfig] | None = None
-    for name in names or variants("search.fusion"):
+    for name in names or sorted(variants("search.fusion"), reverse=True):
         fusion_of(name)
         for weight in WEIGHTS:
             update = {"mode": "fused", "fusion": VariantRecord.of(name), "weight": weight}

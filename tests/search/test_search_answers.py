@@ -94,6 +94,17 @@ def test_a_writer_is_given_the_passages_and_its_sources_are_checked(
     assert index.answer("the lazy dog", writer=writer, max_new_tokens=20).note == NO_ANSWER
 
 
+def test_a_writer_with_a_chat_template_is_asked_as_a_user_would(
+    index: SearchIndex, writer: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Model, "abilities", {"generate", "chat"})
+    monkeypatch.setattr(Model, "chat", lambda self, messages, **options: asked.append(messages) or "A dog [1].")
+    assert index.answer("the lazy dog", 1, writer=writer, max_new_tokens=20).text == "A dog [1]."
+    assert asked[0].endswith("Question: the lazy dog")
+    assert asked[0].startswith("Answer the question from the numbered passages alone.")
+
+
 def test_a_writer_reads_as_many_passages_as_it_has_room_for(
     index: SearchIndex, writer: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
