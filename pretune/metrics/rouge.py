@@ -54,13 +54,14 @@ class Rouge(MeanMetric):
         """Makes the scorer with the tokenizer of the language."""
         try:
             from rouge_score.rouge_scorer import RougeScorer
+            from rouge_score.tokenizers import DefaultTokenizer
         except ImportError:
             raise MissingPackageError("rouge needs the package rouge-score: pip install 'pretune[tasks]'") from None
         own = self._tokenizer(texts.language) == "words"
         self._scorer: Any = RougeScorer(
             list(self.config.types),
             use_stemmer=self.config.stemmer,
-            tokenizer=_Tokenizer(split_words) if own else None,
+            tokenizer=_Tokenizer(split_words) if own else DefaultTokenizer(self.config.stemmer),
         )
 
     def score_text(self, hypothesis: str, references: Sequence[str], source: str) -> Scores:
