@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.writing.sets import Parts, Record, WritingSet, find_set
 
 _RECIPES = Path(__file__).parents[2] / "recipes"
+_OF_FILES = ("train", "validation", "holdout")  # fields that records in memory stand for
 _WRITTEN = 64  # test records for which the model writes at a time
 
 
@@ -80,7 +81,7 @@ def recipe_of(writing: WritingSet, parts: Parts, order: Order, output: Path) -> 
     from pretune.config import merge, read_toml
 
     tree = read_toml(_RECIPES / writing.recipe) if writing.recipe else {"task": {writing.task: {}}}
-    data = {name: value for name, value in dict(tree.get("data", {})).items() if name not in ("train", "validation")}
+    data = {name: value for name, value in dict(tree.get("data", {})).items() if name not in _OF_FILES}
     tree = {**tree, "data": data}
     for fields in (writing.fields, order.recipe or {}):
         tree = merge(tree, fields)
