@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from jinja2.parser import Parser
 
 
+BEGIN, END = "\ufdd0", "\ufdd1"
+"""Characters that no text has: Unicode keeps them free for such use."""
+
+
 class TemplateRefusalError(TemplateError):
     """What a template says with `raise_exception`."""
 
@@ -46,15 +50,12 @@ class Generation(Extension):
 
     @pass_eval_context
     def _note(self, context: nodes.EvalContext, caller: Macro) -> str:
-        """Writes the block, and says where it stands in the text."""
+        """Writes the block, between marks where these are wanted: only they stay with it in a macro."""
         del context
         text = str(caller())
         environment = self.environment
         assert isinstance(environment, ChatEnvironment)
-        if environment.parts is not None:
-            start = sum(map(len, environment.parts))
-            environment.spans.append((start, start + len(text)))
-        return text
+        return f"{BEGIN}{text}{END}" if environment.marks_generation else text
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -64,8 +65,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         now: what `strftime_now` calls now, so that all texts of a run or a conversation have one date.
 
     Attributes:
-        parts: what has been written, while spans of `{% generation %}` are noted.
-        spans: of these, in characters.
+        marks_generation: what stands in `{% generation %}` is written between `BEGIN` and `END`.
     """
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
@@ -78,8 +78,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             finalize=_count_output,
         )
         self._budget: Budget | None = None
-        self.parts: list[str] | None = None
-        self.spans: list[tuple[int, int]] = []
+        self.marks_generation = False
         self.filters = {name: self._bounded(name, filter_) for name, filter_ in self.filters.items()}
         self.filters["tojson"] = self._bounded("tojson", _to_json)
         self.globals |= {
@@ -91,13 +90,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals.pop("lipsum")
 
     @contextmanager
-    def rendering(self) -> Iterator[None]:
+    def rendering(self, *, marks_generation: bool) -> Iterator[None]:
         """One text, with a budget of its own."""
-        self._budget = Budget()
+        self._budget, self.marks_generation = Budget(), marks_generation
         try:
             yield
         finally:
-            self._budget, self.parts = None, None
+            self._budget, self.marks_generation = None, False
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree: nodes.Template = _CountsSteps().visit(super()._parse(source, name, filename))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ class ChatTemplate:
             final = str(chat[-1].get("content") or "")
             chat[-1]["content"] = final + _TAG
         extra = {"tools": tools, "documents": documents, **variables}
-        text = self._render(chat, add_generation_prompt, extra, has_spans=False).text
+        text = self._render(chat, add_generation_prompt, extra)
         return self._cut_at_tag(text, final) if continue_final_message else text
 
     def render_with_spans(self, messages: Messages, **variables: object) -> RenderedChat:
@@ -121,26 +122,36 @@ class ChatTemplate:
         Raises:
             DataError: as `render`.
         """
-        return self._render(_plain_messages(messages), False, {"tools": None, "documents": None} | variables, True)
+        from pretune.text.chat.environment import BEGIN, END
+
+        chat, extra = _plain_messages(messages), {"tools": None, "documents": None} | variables
+        text, spans, open_at = "", list[tuple[int, int]](), list[int]()
+        for part in re.split(f"([{BEGIN}{END}])", self._render(chat, False, extra, marks_generation=True)):
+            if part == BEGIN:
+                open_at.append(len(text))
+            elif part == END and open_at:
+                spans.append((open_at.pop(), len(text)))
+            elif part != END:
+                text += part
+        return RenderedChat(text, tuple(sorted(spans)))
 
     def _render(
-        self, chat: list[dict[str, Any]], add_generation_prompt: bool, variables: Mapping[str, object], has_spans: bool
-    ) -> RenderedChat:
+        self,
+        chat: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        variables: Mapping[str, object],
+        *,
+        marks_generation: bool = False,
+    ) -> str:
         values = {name: _plain(value) for name, value in variables.items()}
+        fields = {**self.tokens, **values, "messages": chat, "add_generation_prompt": add_generation_prompt}
         with self._lock:
             compiled, environment = self._compiled, self._environment
-            parts: list[str] = []
-            with environment.rendering():
-                environment.parts, environment.spans = (parts if has_spans else None), []
+            with environment.rendering(marks_generation=marks_generation):
                 try:
-                    fields = {**self.tokens, **values, "messages": chat, "add_generation_prompt": add_generation_prompt}
-                    for part in compiled.generate(fields):
-                        parts.append(part)
-                except DataError:
-                    raise
+                    return "".join(compiled.generate(fields))
                 except Exception as error:
                     raise self._failure(error) from None
-            return RenderedChat("".join(parts), tuple(environment.spans))
 
     def _failure(self, error: Exception) -> DataError:
         """What went wrong in a template, for the user."""

@@ -80,6 +80,15 @@ def test_generation_spans_are_those_of_transformers(oracle: transformers.PreTrai
         rendered = ChatTemplate(OWN["generation"]).render_with_spans(messages)
         assert (rendered.text, list(rendered.spans)) == (texts[0], spans[0])
     assert ChatTemplate(OWN["generation"]).has_generation_tag
+    body = "<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% endif %}"
+    inside = {  # of which transformers names other text: findings/generation_in_a_macro_masks_other_text.sh
+        "macro": "{% macro turn(m) %}" + body + "{% endmacro %}{% for m in messages %}{{ turn(m) }}{% endfor %}",
+        "set": "{% for m in messages %}{% set turn %}" + body + "{% endset %}{{ turn }}{% endfor %}",
+    }
+    for source in inside.values():
+        rendered = ChatTemplate(source).render_with_spans(CONVERSATIONS["turns"])
+        assert rendered.text == ChatTemplate(source).render(CONVERSATIONS["turns"])
+        assert [rendered.text[start:end] for start, end in rendered.spans] == ["Hello!", "See you."]
     assert not ChatTemplate(OWN["qwen"]).has_generation_tag
 
 
