@@ -26,6 +26,7 @@ from pretune.evaluate.prompting import Prompting
 from pretune.evaluate.read import Source
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
+from pretune.evaluate.sparse_use import SparseUse
 from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.choices import ChoiceOptions, ChoiceScore, score_choices
 from pretune.generate.defaults import resolve_options
@@ -49,7 +50,7 @@ from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class Model(Exports, Prompting, Chats):
+class Model(Exports, Prompting, Chats, SparseUse):
     """A model with its tokenizer, ready for use.
 
     Args:

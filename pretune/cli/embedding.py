@@ -28,6 +28,7 @@ from pretune.cli.inputs import (
 from pretune.cli.loading import OfBase, OfStep, unknown_said_once, written
 from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.session import DEFAULT, Common
+from pretune.cli.sparse_vectors import embed_sparse, refuse_dense
 from pretune.disk import new_file
 from pretune.errors import UsageError
 from pretune.table import readable
@@ -100,7 +101,8 @@ def embed(
     """Embed texts, their tokens or their words as vectors.
 
     Writes a .npy file of shape (texts, width) in float32, lines of JSON, or a table; of tokens and words lines of JSON,
-    or a .npz file.
+    or a .npz file. Sparse vectors, of a model that was trained for them (--task sparse), are written as a weight by
+    token, or as a matrix of scipy in a .npz file.
 
     Args:
         model: folder of any model.
@@ -131,6 +133,12 @@ def embed(
         written(session, rows.output)
         return
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize, **own_options}
+    if loaded.is_sparse and pooling is None:
+        refuse_dense(rows, {"second": second, "layers": own_options["layers"], "dim": parts.dim, "normalize": normalize})
+        embed_sparse(loaded, texts, rows, prompt, prompt_name, session)
+        return
+    if suffix_of(rows.output) == ".npz":
+        raise UsageError(f"--output {rows.output}: a .npz file holds vectors of tokens or words; write .npy")
 
     def vectors(part: list[TextRow]) -> list[NDArray[np.float32]]:
         if adapters.adapter_column is not None:
@@ -197,9 +205,7 @@ def _check_form(output: Path | None, parts: PartFlags) -> None:
     """
     suffix = suffix_of(output)
     if parts.of == "texts":
-        if suffix == ".npz":
-            raise UsageError(f"--output {output}: a .npz file holds vectors of tokens or words; write .npy")
-        if parts.combine == "list" and suffix not in ("", ".npy", ".jsonl", ".ndjson", ".json"):
+        if parts.combine == "list" and suffix not in ("", ".npy", ".npz", ".jsonl", ".ndjson", ".json"):
             raise UsageError(f"--output {output}: a table has no place for a list of layers; write .npy or .jsonl")
     elif suffix not in ("", ".npz", ".jsonl", ".ndjson", ".json"):
         raise UsageError(f"--output {output}: vectors of {parts.of} are as many as there are; write .npz or .jsonl")

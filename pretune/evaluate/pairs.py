@@ -71,7 +71,7 @@ def _vectors(
 def _has_modules(model: LanguageModel, tokenizer: Tokenizer) -> bool:
     """Whether a model's files say more of its vectors than a pooling that tasks have too."""
     vectors = model.vectors
-    if vectors is None:
+    if vectors is None or vectors.sparse_pool is not None:
         return False
     length = model.context(tokenizer.settings)
     is_shorter = vectors.max_length is not None and vectors.max_length < length

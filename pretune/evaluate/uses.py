@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
-from pretune.evaluate.embed import embed_texts
-from pretune.generate.generate import greedy_tokens
-from pretune.interop.foreign_reader import Uses
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
-USES = Uses(greedy_tokens, embed_texts)
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.evaluate.embed import embed_texts
+from pretune.evaluate.rerank import Reranker
+from pretune.evaluate.sparse import SparseEmbedder
+from pretune.generate.generate import greedy_tokens
+from pretune.interop.cross_encoder import encoder_class
+from pretune.interop.foreign_reader import Uses
+from pretune.models.model import LanguageModel
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+
+def embed_as_files_say(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors of texts, sparse ones in full; of a cross-encoder, scores of each text with the next one.
+
+    Shape:
+        return: (n, width), (n, V) or (n - 1,)
+    """
+    encoder = encoder_class(model)
+    if encoder == "CrossEncoder":
+        pairs = list(pairwise(texts))
+        scores = Reranker.of(model, tokenizer, Path())([first for first, _ in pairs], [[second] for _, second in pairs])
+        return np.array(scores, np.float32)[:, 0]
+    if encoder == "SparseEncoder":
+        return np.asarray(SparseEmbedder.of(model, tokenizer)(texts).toarray(), np.float32)
+    return embed_texts(model, tokenizer, texts)
+
+
+USES = Uses(greedy_tokens, embed_as_files_say)

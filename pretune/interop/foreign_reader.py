@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
+from pretune.interop.cross_encoder import encoder_class
 from pretune.interop.description import model_type
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.sample_lines import LINES, sample_lines
@@ -63,7 +64,8 @@ class ForeignReading:
         outputs: tensors that are the same, of the hidden run and of every head that its class has.
         difference: largest distance of two outputs, as a fraction of the largest value.
         texts: greedy texts that are the same.
-        vectors: of texts, that are the same.
+        vectors: of texts, that are the same; or scores of pairs.
+        vectors_noun: what they are.
         vectors_reader, vectors_reason: who made the vectors, or why nobody did; both empty where the files name none.
     """
 
@@ -76,6 +78,7 @@ class ForeignReading:
     vectors: int = 0
     vectors_reader: str = ""
     vectors_reason: str = ""
+    vectors_noun: str = "vectors"
 
     def __str__(self) -> str:
         if not self.reader:
@@ -85,7 +88,7 @@ class ForeignReading:
         read = f"{self.reader} opened it: {ids}the same {self.outputs} outputs{texts}"
         if self.vectors_reason:
             return f"{read}; its vectors were made by no other reader: {self.vectors_reason}"
-        return f"{read}; {self.vectors_reader}: the same {self.vectors} vectors" if self.vectors else read
+        return f"{read}; {self.vectors_reader}: the same {self.vectors} {self.vectors_noun}" if self.vectors else read
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Uses:
 
     Attributes:
         greedy: writes on from prompts.
-        embed: makes vectors of texts.
+        embed: makes vectors of texts, sparse ones in full; of a cross-encoder, scores of each text with the next one.
     """
 
     greedy: Greedy
@@ -140,6 +143,7 @@ def read_by_transformers(
         "prompts": [read for read, _ in written],
         "new_tokens": _NEW_TOKENS,
         "embedded": embedded,
+        "encoder": encoder_class(model),
     }
     answer, arrays = _ask(folder, request)
     if answer["status"] == "unavailable":
@@ -159,7 +163,8 @@ def read_by_transformers(
         compared = replace(compared, vectors_reader=answer["embedder"], vectors_reason=answer["embedder_reason"])
     if "vectors" in arrays and tokenizer and uses:
         _check_vectors(f"{where}: as {answer['embedder']} reads it", uses.embed(model, tokenizer, embedded), arrays)
-        compared = replace(compared, vectors=len(embedded))
+        noun = "scores of pairs" if arrays["vectors"].ndim == 1 else "vectors"
+        compared = replace(compared, vectors=len(arrays["vectors"]), vectors_noun=noun)
     return replace(compared, outputs=count, difference=difference, texts=len(prompts))
 
 

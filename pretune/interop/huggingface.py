@@ -16,6 +16,7 @@ import torch
 
 from pretune.disk import storage_errors
 from pretune.errors import DataError
+from pretune.interop.cross_encoder import pair_head, read_cross_encoder, write_cross_encoder
 from pretune.interop.description import Description, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
@@ -79,6 +80,7 @@ def load_model(
         model.vectors = None if weights.pooling is None else TextVectors.pooled(weights.pooling)
     else:
         model.vectors = read_vectors(folder, model.width, model.loaded.notes)
+        read_cross_encoder(folder, model, model.loaded.notes)
     return model
 
 
@@ -197,8 +199,10 @@ def write_model(
     vectors = model.vectors
     if pooling is not None:
         vectors = TextVectors.pooled(pooling) if vectors is None else vectors.repooled(pooling)
-    if vectors is not None:
-        max_length = model.context({} if tokenizer is None else tokenizer.settings)
+    max_length = model.context({} if tokenizer is None else tokenizer.settings)
+    if pooling is None and (head := pair_head(model)) is not None:
+        write_cross_encoder(folder, head, max_length)
+    elif vectors is not None:
         write_vectors(folder, vectors, model.width, max_length)
     write_seal(folder)
 

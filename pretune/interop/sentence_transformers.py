@@ -14,7 +14,16 @@ from pretune.errors import DataError
 from pretune.field_table import check_fields, parse_json, read_file, shown_value
 from pretune.interop.safety import read_json
 from pretune.interop.transformer_settings import SETTINGS, TransformerSettings, read_transformer
-from pretune.interop.vector_fields import MODEL_FIELDS, MODULES_FIELDS, REMEDY, WITHOUT
+from pretune.interop.vector_fields import (
+    MODEL_FIELDS,
+    MODULES_FIELDS,
+    REMEDY,
+    SCORES_TRANSFORMER,
+    SPARSE_FIELDS,
+    SPARSE_SETTINGS,
+    TRANSFORMER_FIELDS,
+    WITHOUT,
+)
 from pretune.interop.vector_modules import read_module, write_module
 from pretune.interop.weights import write_json
 from pretune.models.text_vectors import Fields, TextVectors, VectorModule
@@ -40,23 +49,26 @@ def read_vectors(folder: Path, width: int, notes: list[str]) -> TextVectors | No
         return None
     path = folder / MODEL
     model = read_json(path) if path.is_file() else {}
-    class_name, prompt = model.get("model_type", "SentenceTransformer"), model.get("default_prompt_name")
-    if class_name != "SentenceTransformer":
-        if class_name == "CrossEncoder" and prompt is not None:
-            raise DataError(
-                f"{path}: field 'default_prompt_name' = {shown_value(prompt)}: no prompt is put before pairs here; set "
-                "it to null and put the prompt before the texts, or read this folder with sentence-transformers itself"
+    class_name = model.get("model_type", "SentenceTransformer")
+    is_sparse = class_name == "SparseEncoder" and _is_splade(folder)
+    if class_name != "SentenceTransformer" and not is_sparse:
+        if class_name != "CrossEncoder":  # which `read_cross_encoder` reads
+            notes.append(
+                f"{path}: field 'model_type' = {shown_value(class_name)}: its modules are neither read nor written on; "
+                "vectors are one pooling of the last layer's rows, as SentenceTransformer makes them of such a folder"
             )
-        notes.append(
-            f"{path}: field 'model_type' = {shown_value(class_name)}: its modules are neither read nor written on; "
-            "vectors are one pooling of the last layer's rows, as SentenceTransformer makes them of such a folder"
-        )
         return None
     notes += check_fields(path, model, MODEL_FIELDS)
     (first, where), *rest = _entries(folder, notes)
-    _check_first(folder, first)
-    settings = read_transformer(folder / where, notes)
+    _check_first(folder, first, ("Transformer", "MLMTransformer") if is_sparse else ("Transformer",))
+    settings = read_transformer(folder / where, notes, SPARSE_FIELDS if is_sparse else TRANSFORMER_FIELDS)
     return _vectors(folder, model, settings, _modules(folder, rest, width, notes))
+
+
+def _is_splade(folder: Path) -> bool:
+    """Whether a sparse encoder is a masked language model with the pooling of SPLADE and nothing more."""
+    names = [entry.type.rpartition(".")[2] for entry, _ in _entries(folder, [])]
+    return names in (["Transformer", "SpladePooling"], ["MLMTransformer", "SpladePooling"])
 
 
 def write_vectors(folder: Path, vectors: TextVectors, width: int, length: int) -> None:
@@ -66,7 +78,9 @@ def write_vectors(folder: Path, vectors: TextVectors, width: int, length: int) -
         width: of the model's rows.
         length: tokens that a text may have, special ones included.
     """
-    entries: list[Fields] = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    is_sparse = vectors.sparse_pool is not None
+    first = SCORES_TRANSFORMER if is_sparse else "sentence_transformers.models.Transformer"
+    entries: list[Fields] = [{"idx": 0, "name": "0", "path": "", "type": first}]
     widths = {"token_embeddings": width, "sentence_embedding": width}
     for n, module in enumerate(vectors.modules, 1):
         path = f"{n}_{module.type.rpartition('.')[2]}"
@@ -74,15 +88,17 @@ def write_vectors(folder: Path, vectors: TextVectors, width: int, length: int) -
         entries.append(entry | ({"kwargs": list(module.kwargs)} if module.kwargs else {}))
         brick = module.brick
         write_module(module, folder / path, width if brick is None else widths[brick.reads])
-        if brick is not None:
+        if brick is not None and not is_sparse:
             widths[brick.writes] = brick.width(widths[brick.reads])
     write_json(folder / MODULES, entries)
     own: Fields = {"max_seq_length": vectors.max_length or length, "do_lower_case": vectors.lowercase}
+    own = {**own, **SPARSE_SETTINGS} if is_sparse else own
     write_json(folder / SETTINGS, vectors.fields.get(SETTINGS, own))
     usual: Fields = {
         "prompts": dict(vectors.prompts),
         "default_prompt_name": vectors.default_prompt_name,
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": "dot" if is_sparse else "cosine",
+        **({"model_type": "SparseEncoder"} if is_sparse else {}),
     }
     fields = dict(vectors.fields.get(MODEL) or usual)
     if vectors.dimensions is None:
@@ -130,14 +146,14 @@ def _entry(path: Path, number: int, fields: Fields) -> tuple[VectorModule, str]:
     return VectorModule(fields["type"], None, None, tuple(kwargs)), fields["path"]
 
 
-def _check_first(folder: Path, first: VectorModule) -> None:
+def _check_first(folder: Path, first: VectorModule, known: Sequence[str]) -> None:
     """Refuses a folder whose first module is no transformer."""
     package, _, name = first.type.rpartition(".")
     if not package.startswith("sentence_transformers"):
         raise DataError(
             f"{folder / MODULES}: type {first.type[:100]!r} names code of its own, which is never run; {REMEDY}"
         )
-    if name != "Transformer":
+    if name not in known:
         raise DataError(f"{folder / MODULES}: the first module, {name!r}, is no transformer; {REMEDY}")
 
 

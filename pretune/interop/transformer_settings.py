@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretune.errors import DataError
-from pretune.field_table import check_fields, shown_value
+from pretune.field_table import FieldTable, check_fields, shown_value
 from pretune.interop.safety import read_json
 from pretune.interop.vector_fields import TRANSFORMER_FIELDS
 from pretune.models.text_vectors import Fields
@@ -31,12 +31,13 @@ class TransformerSettings:
     fields: Fields
 
 
-def read_transformer(folder: Path, notes: list[str]) -> TransformerSettings:
+def read_transformer(folder: Path, notes: list[str], table: FieldTable = TRANSFORMER_FIELDS) -> TransformerSettings:
     """Reads the settings of a transformer; the usual ones where no file says any.
 
     Args:
         folder: of the model's own files.
         notes: gets a sentence for each field that is not known.
+        table: what becomes of each field.
 
     Raises:
         DataError: a damaged file, or a field that would change the rows and is not done here.
@@ -46,7 +47,7 @@ def read_transformer(folder: Path, notes: list[str]) -> TransformerSettings:
     if path is None:
         return TransformerSettings(None, False, {})
     fields = read_json(path)
-    notes += check_fields(path, fields, TRANSFORMER_FIELDS)
+    notes += check_fields(path, fields, table)
     limits = list(_limits(path, fields))
     return TransformerSettings(limits[0] if limits else None, fields.get("do_lower_case") is True, fields)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,14 @@ def _answer(
     arrays = _outputs(model, wanted)
     answers["written"] = [_write_on(model, tokenizer, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
     if wanted["embedded"]:
-        _embed(folder, wanted["embedded"], answers, arrays)
+        _embed(folder, wanted["embedded"], wanted["encoder"], answers, arrays)
     import numpy as np
 
     np.savez(Path(answer).with_suffix(".npz"), **arrays)
 
 
-def _embed(folder: str, texts: list[str], answers: dict[str, Any], arrays: dict[str, Any]) -> None:
+def _embed(folder: str, texts: list[str], encoder: str, answers: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """What sentence-transformers' class gives: vectors of texts, or scores of each text with the next one."""
     answers |= {"embedder": "", "embedder_reason": ""}
     try:
         import sentence_transformers
@@ -86,10 +88,17 @@ def _embed(folder: str, texts: list[str], answers: dict[str, Any], arrays: dict[
         answers["embedder_reason"] = f"sentence-transformers {'is not installed' if missing else error}"
         return
     answers["embedder"] = f"sentence-transformers {sentence_transformers.__version__}"
-    model = sentence_transformers.SentenceTransformer(
+    model = getattr(sentence_transformers, encoder)(
         folder, device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
     )
-    arrays["vectors"] = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
+    if encoder == "CrossEncoder":
+        pairs = list(pairwise(texts))
+        arrays["vectors"] = model.predict(pairs, convert_to_numpy=True, show_progress_bar=False)
+    elif encoder == "SparseEncoder":
+        sparse = model.encode(texts, convert_to_sparse_tensor=False, show_progress_bar=False)
+        arrays["vectors"] = sparse.float().numpy()
+    else:
+        arrays["vectors"] = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
 
 
 def _pair(encoded: Any) -> dict[str, Any]:

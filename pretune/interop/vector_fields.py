@@ -59,12 +59,42 @@ TRANSFORMER_FIELDS: FieldTable = {
 }
 """Fields of `sentence_bert_config.json`, which older versions call by the family, such as
 `sentence_roberta_config.json`."""
+_LOGITS = {"text": {"method": "forward", "method_output_name": "logits"}}
+SCORES_TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
+SPARSE_SETTINGS: Mapping[str, Any] = {
+    "transformer_task": "fill-mask",
+    "modality_config": _LOGITS,
+    "module_output_name": "token_embeddings",
+}
+"""Fields of `sentence_bert_config.json` of a sparse encoder, which reads the scores of masked language modelling."""
+SPARSE_FIELDS: FieldTable = {
+    **TRANSFORMER_FIELDS,
+    "transformer_task": refused(
+        "only the scores of masked language modelling are computed", REMEDY, allowed=(None, "fill-mask")
+    ),
+    "modality_config": refused("only texts are read, as they are", REMEDY, allowed=(None, _LOGITS)),
+}
+PAIR_SETTINGS: Mapping[str, Any] = {
+    "transformer_task": "sequence-classification",
+    "modality_config": _LOGITS,
+    "module_output_name": "scores",
+}
+"""Fields of `sentence_bert_config.json` of a cross-encoder, which reads the scores of a pair."""
+PAIR_FIELDS: FieldTable = {
+    **TRANSFORMER_FIELDS,
+    "transformer_task": refused(
+        "only the scores of sequences are computed", REMEDY, allowed=(None, "sequence-classification")
+    ),
+    "modality_config": refused("only texts are read, as they are", REMEDY, allowed=(None, _LOGITS)),
+    "module_output_name": refused("only scores are computed", REMEDY, allowed=(None, "scores")),
+}
 MODEL_FIELDS: FieldTable = {
     "model_type": done("another than SentenceTransformer: its modules are not read, and that is said", types=(str,)),
     "prompts": done("put before each text: `embed --prompt-name`", types=(dict,)),
     "default_prompt_name": done("the prompt that is used where none is named", types=(str,)),
     "truncate_dim": done("leading numbers of a vector that are kept", types=(int,)),
     "similarity_fn_name": handed_on("how others compare vectors", types=(str,)),
+    "activation_fn": done("of a cross-encoder's score: Sigmoid or Identity of torch.nn", types=(str,)),
     "requirements": handed_on("versions of other software"),
     "__version__": handed_on("a record"),
 }
@@ -73,7 +103,9 @@ MODULES_FIELDS: FieldTable = {
     "idx": no_effect("modules follow each other as they are listed"),
     "name": done("each module's own; the same name twice is refused"),
     "path": done("folder of the module's files, `0_Transformer` too; one that leads outside is refused"),
-    "type": done("Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout; others, and code, are refused by name"),
+    "type": done(
+        "Transformer, Pooling, SpladePooling, Dense, Normalize, LayerNorm, Dropout; others, and code, are refused"
+    ),
     "kwargs": handed_on("names of arguments of calls"),
 }
 """Fields of each entry of `modules.json`."""
@@ -81,6 +113,13 @@ FLAGS = tuple(
     f"pooling_mode_{name}"
     for name in ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 )
+SPLADE_FIELDS: FieldTable = {
+    "pooling_strategy": done("max, or sum"),
+    "activation_function": done("relu, or log1p_relu"),
+    "embedding_dimension": no_effect("it is the size of the vocabulary"),
+    "chunk_size": handed_on("how much is computed at once"),
+}
+"""Fields of `N_SpladePooling/config.json`."""
 POOLING_FIELDS: FieldTable = {
     "pooling_mode": done("one or several of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken"),
     **dict.fromkeys(FLAGS, done("an older form of `pooling_mode`", types=(bool,))),
@@ -111,6 +150,7 @@ VECTOR_TABLES: Mapping[str, FieldTable] = {
     "sentence_bert_config.json": TRANSFORMER_FIELDS,
     "config_sentence_transformers.json": MODEL_FIELDS,
     "N_Pooling/config.json": POOLING_FIELDS,
+    "N_SpladePooling/config.json": SPLADE_FIELDS,
     "N_Dense/config.json": DENSE_FIELDS,
     "N_Normalize/config.json": NORMALIZE_FIELDS,
     "N_LayerNorm/config.json": NORM_FIELDS,

@@ -24,11 +24,13 @@ from pretune.interop.vector_fields import (
     NORMALIZE_FIELDS,
     POOLING_FIELDS,
     REMEDY,
+    SPLADE_FIELDS,
     WITHOUT,
 )
 from pretune.interop.weights import SHARD_BYTES, Weights, write_json, write_weights
 from pretune.models.text_vectors import Fields, VectorModule
-from pretune.nn.vectors import Dense, Feature, Normalize, Pooling, PoolingMode, VectorBrick, VectorNorm
+from pretune.nn.splade import SparseActivation, SparsePooling
+from pretune.nn.vectors import Dense, Feature, Normalize, Pooling, PoolingMode, SparsePool, VectorBrick, VectorNorm
 from pretune.text.tokenizer.folder import OTHER_READERS
 
 _NAMESPACE = "sentence_transformers."
@@ -41,7 +43,6 @@ _REFUSED = {
     "Transformer": "is a second transformer",
     "MultiVectorMask": "belongs to models that give many vectors a text",
     "TokenPooling": "belongs to models that give many vectors a text",
-    "SpladePooling": "belongs to models that give sparse vectors",
     "SparseAutoEncoder": "belongs to models that give sparse vectors",
     "MLMTransformer": "belongs to models that give sparse vectors",
     "SparseStaticEmbedding": "belongs to models that give sparse vectors",
@@ -136,7 +137,8 @@ def read_module(entry: VectorModule, folder: Path, reading: dict[str, int], note
     if brick is not None:
         if brick.reads not in reading:
             raise DataError(f"{folder}: {name} works on the vectors of texts, and no pooling comes before it; {REMEDY}")
-        reading[brick.writes] = brick.width(reading[brick.reads])
+        is_sparse = isinstance(brick, SparsePool)  # whose width is the vocabulary's, and which is the last module
+        reading[brick.writes] = reading[brick.reads] if is_sparse else brick.width(reading[brick.reads])
     return VectorModule(entry.type, fields, brick, entry.kwargs)
 
 
@@ -150,6 +152,9 @@ def write_module(module: VectorModule, folder: Path, width: int) -> None:
     fields = module.fields
     if fields is None and isinstance(module.brick, Pooling):
         fields = _pooling_fields(module.brick, width)
+    if fields is None and isinstance(module.brick, SparsePool):
+        pool = module.brick
+        fields = {"pooling_strategy": pool.mode, "activation_function": pool.activation, "embedding_dimension": None}
     if fields is not None:
         write_json(folder / "config.json", fields)
     tensors = {} if module.brick is None else module.brick.state_dict()
@@ -183,6 +188,18 @@ def _pooling(files: ModuleFiles) -> VectorBrick:
     else:
         modes = [mode for flag, mode in _FLAGS.items() if files.flag(flag, default=False)] or ["mean"]
     return Pooling(modes, files.flag("include_prompt", default=True))
+
+
+def _splade(files: ModuleFiles) -> VectorBrick:
+    fields = files.fields or {}
+    mode, activation = fields.get("pooling_strategy", "max"), fields.get("activation_function", "relu")
+    for name, value, known in (
+        ("pooling_strategy", mode, get_args(SparsePooling)),
+        ("activation_function", activation, get_args(SparseActivation)),
+    ):
+        if value not in known:
+            raise files.refuse(name, f"expected {' or '.join(known)}; {REMEDY}")
+    return SparsePool(mode, activation)
 
 
 def _dense(files: ModuleFiles) -> VectorBrick:
@@ -256,6 +273,7 @@ _BUILDERS: Mapping[
     str, tuple[_Build, FieldTable, bool]
 ] = {  # with the table of the fields, and whether there must be some
     "Pooling": (_pooling, POOLING_FIELDS, True),
+    "SpladePooling": (_splade, SPLADE_FIELDS, False),
     "Dense": (_dense, DENSE_FIELDS, True),
     "Normalize": (_normalize, NORMALIZE_FIELDS, False),
     "LayerNorm": (_norm, NORM_FIELDS, True),

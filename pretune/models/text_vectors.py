@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pretune.errors import UsageError
-from pretune.nn.vectors import Pooling, PoolingMode, TextFeatures, VectorBrick
+from pretune.nn.vectors import Pooling, PoolingMode, SparsePool, TextFeatures, VectorBrick
 
 Fields = Mapping[str, Any]
 _ALWAYS: Mapping[str, str] = {"query": "", "document": ""}  # prompts that sentence-transformers knows in every model
@@ -60,6 +60,18 @@ class TextVectors:
     def pooled(cls, mode: PoolingMode) -> TextVectors:
         """Vectors that are one pooling of the last layer's rows."""
         return cls((VectorModule("sentence_transformers.models.Pooling", None, Pooling([mode])),))
+
+    @classmethod
+    def sparse(cls) -> TextVectors:
+        """Vectors of the vocabulary's size: the largest score of each token that the masked language model gives."""
+        name = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
+        return cls((VectorModule(name, None, SparsePool()),))
+
+    @property
+    def sparse_pool(self) -> SparsePool | None:
+        """What makes sparse vectors; None of dense ones."""
+        first = next(iter(self.bricks), None)
+        return first if isinstance(first, SparsePool) else None
 
     def repooled(self, mode: PoolingMode) -> TextVectors:
         """The same prompts and lengths, with one pooling in place of all modules."""

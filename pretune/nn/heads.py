@@ -202,6 +202,7 @@ class SequenceHead(nn.Module):
         needs_all_rows: it reads every row of a sequence, not its ends alone.
         output: what is said of the scores.
         states_problem_type: the model's files say it; where they are silent, other readers may take it as they like.
+        scores_pairs: its one score says how a pair of texts fits, as a cross-encoder's.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class SequenceHead(nn.Module):
         self.problem_type = problem_type
         self.output: ScoreOutput = score_output(problem_type, len(self.labels))
         self.states_problem_type = True
+        self.scores_pairs = False
         self.pool_position = pool_position
         self.needs_all_rows = pool_position == "mean"
         self.pooler = pooler or nn.Identity()

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
+from pretune.errors import UsageError
+from pretune.nn.splade import SparseActivation, SparsePooling
 
 PoolingMode = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
 """What makes one vector of a sequence's rows: their mean, the first, the last, the largest values, the mean weighted by
@@ -100,6 +102,31 @@ class Pooling(VectorBrick):
         skip = 0 if self.include_prompt else features.prompt
         parts = [pool(features.rows, features.layout, mode, skip) for mode in self.modes]
         features.vectors = torch.cat(parts, dim=1)
+
+
+class SparsePool(VectorBrick):
+    """Makes a weight for each token of the vocabulary of its scores in all rows of a text: see `nn.splade`.
+
+    Args:
+        mode: the largest score, or the sum over rows.
+        activation: of the scores.
+    """
+
+    def __init__(self, mode: SparsePooling = "max", activation: SparseActivation = "relu") -> None:
+        super().__init__("token_embeddings", "sentence_embedding")
+        self.mode: SparsePooling = mode
+        self.activation: SparseActivation = activation
+
+    def width(self, width: int) -> int:
+        """None: it gives no vectors of rows.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "this model makes sparse vectors: use Model.embed_sparse (pretune embed), or name a pooling of its last "
+            "layer's rows"
+        )
 
 
 class Dense(VectorBrick):

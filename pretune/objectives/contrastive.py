@@ -67,7 +67,7 @@ class Contrastive(Objective):
         self.projection: nn.Module = nn.Identity()
 
     @property
-    def pooling(self) -> PoolingMode:
+    def pooling(self) -> PoolingMode | None:
         """As configured."""
         return self.config.pooling
 
@@ -170,23 +170,42 @@ class InBatch(Contrastive):
 
     def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """The table with the marks of its texts, where other micro-batches need it."""
-        if parts == 1 or self.config.group == "micro" or self.name not in batch.targets:
+        if not self.needs_others(batch, parts):
             return None
         return torch.cat([self.table(model(batch), batch), batch.targets[TEXTS][1]], dim=2)
 
+    def needs_others(self, batch: Batch, parts: int) -> bool:
+        """Whether a micro-batch is compared with the other ones of its step."""
+        return parts > 1 and self.config.group != "micro" and self.name in batch.targets
+
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of each sequence's partner among all of the group."""
-        own, marks = self.table(output, batch), batch.targets[TEXTS][1]
+        return self.terms(self.table(output, batch), batch)
+
+    def terms(self, own: Tensor, batch: Batch) -> list[Term]:
+        """All terms of a micro-batch's table. Shape: own: (N, k, width)"""
+        marks = batch.targets[TEXTS][1]
         count, width = len(own), own.shape[2]
         if batch.step_context is None:
-            return [self.contrast(own, marks, slice(None))]
+            return self.group_terms(own, marks, slice(None), batch)
         start, others = batch.step_context.start, batch.step_context.table
         every = torch.cat([others[:start, :, :width], own, others[start + count :, :, :width]])
         some = slice(start, start + count)
         marks = others[:, :, width:]
-        local, whole = self.contrast(every, marks, some), self.contrast(every, marks, slice(None))
+        local, whole = (self.group_terms(every, marks, part, batch) for part in (some, slice(None)))
         # The value is that of these sequences; the gradient that of all, as all have these among their negatives.
-        return [replace(local, sum=local.sum.detach() + (whole.sum - whole.sum.detach()))]
+        return [
+            replace(term, sum=term.sum.detach() + (total.sum - total.sum.detach()))
+            for term, total in zip(local, whole, strict=True)
+        ]
+
+    def group_terms(self, table: Tensor, marks: Tensor, some: slice, batch: Batch) -> list[Term]:
+        """All terms of some sequences of a group; by default the contrast alone.
+
+        Shape:
+            table: (N, k, width); marks: (N, k, MARKS)
+        """
+        return [self.contrast(table, marks, some)]
 
     def contrast(self, table: Tensor, marks: Tensor, some: slice) -> Term:
         """The term of some sequences of a group.

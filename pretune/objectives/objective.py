@@ -66,6 +66,7 @@ class Objective(nn.Module):
         words: it wants to know where words begin (`Row.word_flags`, `Batch.continues_word`).
         transient: names of its own parts that serve training alone: their parameters are not saved with the model.
         dropout: without dropout in the model there is nothing to learn.
+        is_sparse: it trains vectors of the vocabulary's size, most of whose numbers are 0.
         has_own_samples: no other objective reads its samples, so that of a mixture it is a part for itself.
         repeats_in_step: a step may take a sample of one epoch and the same one of the next, as where it is corrupted
             anew each time; else a step ends with the epoch.
@@ -80,6 +81,7 @@ class Objective(nn.Module):
     transient: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[TokenPrediction | None] = None
     dropout: ClassVar[bool] = False
+    is_sparse: ClassVar[bool] = False
     has_own_samples: ClassVar[bool] = False
     repeats_in_step: ClassVar[bool] = True
     overhead: int = 0

@@ -43,7 +43,7 @@ from pretune.tasks.shared.ranking_records import (
     ranking_columns,
     read_ranking,
 )
-from pretune.tasks.task import RowBatch, Task, build_row, encode_texts, tokens_of, truncate_pair
+from pretune.tasks.task import RowBatch, Task, build_row, encode_texts, tokens_of, truncate_pair, truncate_run
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.long_texts import EncodedText
@@ -165,19 +165,19 @@ class Reranking(Task[RankingExample, list[float], RankingPrediction]):
             UsageError: some are asked for, and labels are no judgements of which 0 is the lowest.
         """
         are_judgements = all(grade >= 0 and grade == int(grade) for grade in grades)
-        asked = self.config.random_negatives
-        if asked and not are_judgements:
+        wanted = self.config.random_negatives
+        if wanted and not are_judgements:
             raise UsageError(
-                f"task.reranking.random_negatives = {asked}: they would get the label 0, and these labels are scores "
+                f"task.reranking.random_negatives = {wanted}: they would get the label 0, and these labels are scores "
                 f"from {min(grades):g} to {max(grades):g}; leave it out, or score the passages beforehand"
             )
-        if asked and queries < 2:
+        if wanted and queries < 2:
             raise UsageError(
-                f"task.reranking.random_negatives = {asked}: there is one query, and they are passages of others; "
+                f"task.reranking.random_negatives = {wanted}: there is one query, and they are passages of others; "
                 "leave it out"
             )
         usual = _USUAL_NEGATIVES if are_judgements and queries > 1 else 0
-        return usual if asked is None else asked
+        return usual if wanted is None else wanted
 
     @staticmethod
     def _usual_loss(lists: Sequence[RankingExample], grades: Sequence[float], negatives: int) -> str:
@@ -230,15 +230,15 @@ class Reranking(Task[RankingExample, list[float], RankingPrediction]):
         row = build_row(n, (query,), (kept,), grades)
         runs, cut = [], row.cut
         for passage in passages:
-            _, index = truncate_pair(kept, np.arange(len(passage.tokens)), room, self.config.truncate, example)
-            assert index is not None  # a second text was given
-            runs.append(passage.tokens[index])
-            cut += len(passage.tokens) - len(index) + passage.dropped
+            runs.append(truncate_run(passage.tokens, room - len(kept), self.config.truncate))
+            cut += len(passage.tokens) - len(runs[-1]) + passage.dropped
         return replace(row, choices=tuple(runs), cut=cut, repeated=(len(runs) - 1) * len(row.tokens))
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head with one score for each sequence."""
-        return {self.role: model.sequence_head([_OUTPUT], self.problem_type)}
+        head = model.sequence_head([_OUTPUT], self.problem_type)
+        head.scores_pairs = True
+        return {self.role: head}
 
     def use_training_rows(self, rows: Sequence[Encoded]) -> None:
         """All passages, of which random negatives are drawn, each once."""

@@ -259,8 +259,15 @@ class Similarity(VectorTask, InBatch):
 
     def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of the first, the second and the further texts. Shape: return: (N, 2 + negatives, width)."""
+        return self.arrange(self.vectors(output, batch, self.vector_count(batch)), batch)
+
+    def vector_count(self, batch: Batch) -> int:
+        """How many sequences of a batch are texts."""
+        return len(batch.targets[_CELLS][1])
+
+    def arrange(self, vectors: Tensor, batch: Batch) -> Tensor:
+        """Vectors of sequences as a table. Shape: (n, width) -> (N, 2 + negatives, width)."""
         count, (_, cells) = len(batch.targets[TEXTS][0]), batch.targets[_CELLS]
-        vectors = self.vectors(output, batch, len(cells))
         table = vectors.new_zeros(count * self.columns_of_vectors, vectors.shape[1]).index_copy(0, cells, vectors)
         return table.view(count, self.columns_of_vectors, -1)
 

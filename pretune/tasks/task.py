@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +27,17 @@ from pydantic import Field
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
+from pretune.tasks.truncation import Truncate as Truncate
+from pretune.tasks.truncation import truncate_pair as truncate_pair
+from pretune.tasks.truncation import truncate_run as truncate_run
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.long_texts import EncodedText, Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
-
-Truncate = Literal["head", "tail", "head+tail", "windows", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,58 +340,6 @@ def build_row(
         cut=sum(len(text[0]) - len(index) + getattr(text, "dropped", 0) for text, index in present),
         others=tuple(run for run in runs[3:] if run is not None),
     )
-
-
-def truncate_pair(
-    first: Ints, second: Ints | None, max_tokens: int, truncate: Truncate, example: Example
-) -> tuple[Ints, Ints | None]:
-    """Which tokens of a text, or of a pair whose longer text is truncated first, stay if only `max_tokens` may.
-
-    Source: head + tail with a quarter for the head is the best of Sun et al. 2019, "How to fine-tune BERT for text
-    classification" (arXiv 1905.05583), table 3.
-
-    Raises:
-        DataError: too long and `truncate = "error"`, or no token may stay.
-    """
-    size = len(first) + (0 if second is None else len(second))
-    if size <= max_tokens:
-        return first, second
-    if truncate == "error":
-        raise DataError(
-            f"{example.origin}: more than the {max_tokens} tokens that fit; raise the length, or set truncate to head, "
-            "tail, head+tail or windows"
-        )
-    if max_tokens < (1 if second is None else 2):
-        raise DataError(
-            f"{example.origin}: a length that leaves {max_tokens} tokens for text is too short; raise the length"
-        )
-    if second is None:
-        return truncate_run(first, max_tokens, truncate), None
-    half = max_tokens // 2
-    of_first = max(max_tokens - len(second), min(len(first), max_tokens - half))
-    of_second = max_tokens - min(len(first), of_first)
-    return truncate_run(first, of_first, truncate), truncate_run(second, of_second, truncate)
-
-
-def truncate_run(tokens: Ints, max_tokens: int, truncate: Truncate) -> Ints:
-    """At most `max_tokens` tokens of a run, from the places that `truncate` names.
-
-    Raises:
-        UsageError: it is too long and `truncate` is `windows`, which `windowed.cut_text` cuts for tasks that have them.
-
-    Shape:
-        tokens: (n, ...); return: (at most max_tokens, ...)
-    """
-    if len(tokens) <= max_tokens:
-        return tokens
-    if truncate == "windows":
-        raise UsageError("truncate windows: this task reads one part of a text; use head, tail or head+tail")
-    if truncate == "head":
-        return tokens[:max_tokens]
-    if truncate == "tail":
-        return tokens[len(tokens) - max_tokens :]
-    head = max_tokens // 4
-    return np.concatenate([tokens[:head], tokens[len(tokens) - (max_tokens - head) :]])
 
 
 def tokens_of(task: Objective, base: type[Objective], rows: Sequence[Encoded]) -> Ints | None:

@@ -309,6 +309,10 @@ def _adopt_heads(model: LanguageModel, members: Sequence[Objective]) -> None:
 
 def _choose_vectors(model: LanguageModel, objective: Objective) -> list[str]:
     """Let the finished model make vectors as its objective trains them, and say what its files had said instead."""
+    if any(part.is_sparse for part in objective.alternatives):
+        before, model.vectors = model.vectors, TextVectors.sparse()
+        is_other = before is not None and before.sparse_pool is None
+        return ["the model's files make dense vectors; what this run saves makes sparse ones"] if is_other else []
     pooling = next((part.pooling for part in objective.alternatives if part.pooling), None)
     if pooling is None:
         return []

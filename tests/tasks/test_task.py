@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
+import tokenizers
 from tinymodels import byte_tokenizer, word_tokenizer
 
 from pretune.errors import DataError, UsageError
@@ -40,7 +43,7 @@ def test_a_task_without_windows_refuses_them() -> None:
         (3, 4, 7, (3, 4)),
         (10, 2, 8, (6, 2)),
         (2, 10, 8, (2, 6)),
-        (10, 10, 9, (5, 4)),
+        (10, 10, 9, (4, 5)),
         (10, 4, 9, (5, 4)),
         (9, 1, 2, (1, 1)),
     ],
@@ -92,3 +95,15 @@ def test_text_without_tokens_names_its_line(text: str, second: str | None) -> No
     task = Classification(Classification.Config(labels=("a", "b")), tokenizer.vocabulary)
     with pytest.raises(DataError, match=r"some\.csv:3: "):
         task.encode([example("the cat"), example(text, "a", second, 3)], tokenizer, 12)
+
+
+def test_pairs_are_truncated_as_by_the_library() -> None:
+    """`longest_first` of tokenizers on all small sizes."""
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    for room in range(2, 9):
+        backend.enable_truncation(room, strategy="longest_first")
+        for first, second in product(range(1, 10), range(1, 10)):
+            types = backend.encode("a " * first, "a " * second).type_ids
+            kept = truncate_pair(np.arange(first), np.arange(second), room, "head", example("a"))
+            assert [len(part) for part in kept if part is not None] == [types.count(0), types.count(1)]
