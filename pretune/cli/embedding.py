@@ -134,7 +134,9 @@ def embed(
         return
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize, **own_options}
     if loaded.is_sparse and pooling is None:
-        refuse_dense(rows, {"second": second, "layers": own_options["layers"], "dim": parts.dim, "normalize": normalize})
+        refuse_dense(
+            rows, {"second": second, "layers": own_options["layers"], "dim": parts.dim, "normalize": normalize}
+        )
         embed_sparse(loaded, texts, rows, prompt, prompt_name, session)
         return
     if suffix_of(rows.output) == ".npz":
