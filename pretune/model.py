@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pretune.errors import UsageError
 from pretune.evaluate.chats import Chats
 from pretune.evaluate.embed import budget_of
-from pretune.evaluate.embed_parts import EmbeddedText
-from pretune.evaluate.embedding import Embedded, EmbedOptions, embed_parts_by, embed_texts_by
-from pretune.evaluate.exports import Exports
+from pretune.evaluate.embedding import Embeds
 from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
@@ -35,22 +29,21 @@ from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.head_labels import labels_of
 from pretune.interop.model_tokenizer import fit_tokenizer
-from pretune.models.fuse import fuse
 from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
-from pretune.nn.vectors import PoolingMode
 from pretune.runtime.device import is_bf16
 from pretune.table import Table
 from pretune.tasks.shared.predictions import Predictions
 from pretune.tasks.task import AnyTask, Truncate
 from pretune.text.readers.files import names_file
-from pretune.text.readers.labelled import Data, read_texts_of_file
-from pretune.text.readers.memory import Records, check_texts
+from pretune.text.readers.labelled import Data
+from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
 class Model(Exports, Prompting, Chats, SparseUse):
+class Model(Embeds, Prompting, Chats):
     """A model with its tokenizer, ready for use.
 
     Args:
@@ -64,11 +57,6 @@ class Model(Exports, Prompting, Chats, SparseUse):
         self.tokenizer = fit_tokenizer(tokenizer, network)
         self._source = source if isinstance(source, Source) else Source(Path(source))
         self._is_bf16 = is_bf16(network)
-
-    @cached_property
-    def _fused(self) -> LanguageModel:
-        """The network in its derived form, made when it first pays."""
-        return fuse(self.network)
 
     @property
     def device(self) -> torch.device:
@@ -213,61 +201,6 @@ class Model(Exports, Prompting, Chats, SparseUse):
         """
         first, *others = check_texts([text] if second is None else [text, second], "fill")
         return fill(self.network, self.tokenizer, first, top, *others)
-
-    @overload
-    def embed(
-        self,
-        texts: str | Path | Texts | Records,
-        pooling: PoolingMode | None = None,
-        *,
-        of: Literal["texts"] = "texts",
-        **options: Unpack[EmbedOptions],
-    ) -> NDArray[np.float32]: ...
-    @overload
-    def embed(
-        self, texts: str | Path | Texts | Records, *, of: Literal["tokens", "words"], **options: Unpack[EmbedOptions]
-    ) -> list[EmbeddedText]: ...
-    def embed(
-        self,
-        texts: str | Path | Texts | Records,
-        pooling: PoolingMode | None = None,
-        *,
-        of: Embedded = "texts",
-        **options: Unpack[EmbedOptions],
-    ) -> NDArray[np.float32] | list[EmbeddedText]:
-        """One vector for each text, or for each of its tokens or words; from the last layer, or any others.
-
-        Args:
-            texts: a list of texts, or a single one, whose vector is given alone; or a file, records, a DataFrame ...,
-                of which the column is read that held the texts in training, else "text".
-            pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
-                sentence-transformers. By default what the model's training or its files said; else, as there, the last
-                row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
-            of: what has a vector. Texts that are too long are cut; of `tokens` and `words` they are read in windows,
-                and special tokens have no vector.
-            options: `layers` and how to `combine` several; a `prompt`, or its `prompt_name`; `dim`, the first numbers
-                that are kept; `normalize` to length 1; `word_vector` and `segmenter` of words; `budget`: see
-                `EmbedOptions`.
-
-        Shape:
-            return: (n, width) float32, or (n, layers, width) of a list of layers; (width,) of a single text. Of tokens
-            and words an `EmbeddedText` for each text.
-
-        Raises:
-            UsageError: an unknown pooling or name of a prompt, a prompt and a name, a layer that the model does not
-                have, more numbers than a vector has, an option of texts for words or of words for texts.
-            DataError: a text without any token, or one that cannot be encoded.
-        """
-        column = self.network.metadata.text_column
-        if isinstance(texts, Path) or (isinstance(texts, str) and names_file(texts)):
-            texts = read_texts_of_file(texts, column)
-        many = check_texts(texts, "embed", single=True, column=column)
-        if of != "texts":
-            if pooling is not None:
-                raise UsageError(f"embed of {of}: pooling is for vectors of texts; leave it out")
-            return embed_parts_by(self._fused, self.tokenizer, many, of, **options)
-        out = embed_texts_by(self._fused, self.tokenizer, many, pooling, **options)
-        return out[0] if isinstance(texts, str) else out
 
     @overload
     def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...

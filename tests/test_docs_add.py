@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import pretune
 from pretune.cli import main
@@ -188,6 +189,35 @@ def test_a_tuning_method(folder: Path, tmp_path: Path) -> None:
     assert changed
     assert all(name.endswith("bias") for name in changed)
     check_classifier(run, tmp_path / "exported")
+
+
+def test_a_loss_on_vectors(folder: Path, tmp_path: Path) -> None:
+    """It learns which pairs belong together, and the model does without its file."""
+    words = [f"w{n}" for n in range(40)]
+    rows = [(words[n], words[n if n % 2 else n - 20], n % 2) for n in range(40)]
+    scored = tmp_path / "scored.csv"
+    scored.write_text("\n".join(["text,second,label", *(f"{a} {a},{b},{label}" for a, b, label in rows)]))
+    own = tmp_path / "logistic.py"
+    own.write_text((folder / "logistic.py").read_text())
+    flags = ("--task.similarity.loss", str(own), "--second", "second", "--optimizer.lr", "1e-3", "--model.dropout", "0")
+    data = ("--task", "similarity", "--data.train", str(scored), "--data.validation", str(scored))
+    run = train(folder, "finetune", "loss", "--model.init", str(folder / "bert"), *data, *flags, steps=60)
+    own.unlink()
+    assert load(run).evaluate(scored)["spearman"] > 0.8
+    assert not [name for name in load_file(run / "model.safetensors") if "slope" in name]
+    scored.write_text("text,second,label\na,b,0.5\n")
+    with pytest.raises(AssertionError):  # the verb ends with an error
+        train(
+            folder,
+            "finetune",
+            "bad-loss",
+            "--model.init",
+            str(folder / "bert"),
+            *data,
+            *flags[2:],
+            "--task.similarity.loss",
+            str(folder / "logistic.py"),
+        )
 
 
 def test_an_optimizer(folder: Path, tmp_path: Path) -> None:

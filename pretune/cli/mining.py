@@ -17,6 +17,7 @@ from pretune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
+    from pretune.search.negatives import EmbedTexts
     from pretune.text.readers.records import Record
 
 NEGATIVES = "negatives"
@@ -74,31 +75,28 @@ def mine(
     stats = MiningStats()
     with unknown_said_once(loaded):
         mined = mine_negatives(
-            pairs,
-            further,
-            lambda texts: loaded.embed(list(texts), prompt_name=document_prompt),
-            settings,
-            stats,
-            lambda texts: loaded.embed(list(texts), prompt_name=query_prompt),
+            pairs, further, _embed(loaded, document_prompt), settings, stats, _embed(loaded, query_prompt)
         )
+    session.say(stats.summary())
+    if stats.without == stats.pairs:
+        raise DataError("no pair has a negative; raise --ratio or --depth, name --corpus, or add some with --random 2")
     judge = None if scorer is None else load_model(scorer, session)
     with open_rows(output) as writer:
         for pair in mined:
             if pair.negatives:
-                row: dict[str, Any] = dict(records[pair.number])
-                row |= {NEGATIVES: pair.negatives, "cosines": pair.cosines}
+                row: dict[str, Any] = {**records[pair.number], NEGATIVES: pair.negatives, "cosines": pair.cosines}
                 if judge is not None:
                     row["scores"] = scores_by(judge, pairs[pair.number], pair.negatives, str(scorer))
                 writer.write(row)
-    session.say(stats.summary())
-    if stats.without == stats.pairs:
-        raise DataError("no pair has a negative; raise --ratio or --depth, name --corpus, or add some with --random 2")
     written(session, output)
     columns = [*(["--text", text] if text != "text" else []), "--second", second, "--third", NEGATIVES]
-    train = shlex.join([str(output), *columns])
-    session.say(
-        f"next: pretune finetune --task similarity --model {shlex.quote(str(model))} --train {train} --output run"
-    )
+    train = shlex.join(["--model", str(model), "--train", str(output), *columns])
+    session.say(f"next: pretune finetune --task similarity {train} --output run")
+
+
+def _embed(model: Model, prompt_name: str | None) -> EmbedTexts:
+    """What makes vectors of texts behind one of the model's prompts."""
+    return lambda texts: model.embed(list(texts), prompt_name=prompt_name)
 
 
 def scores_by(judge: Model, pair: tuple[str, str], negatives: Sequence[str], folder: str) -> list[float]:

@@ -21,7 +21,6 @@ from typing import get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,7 +35,7 @@ from pretune.models.text_vectors import TextVectors
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
-from pretune.runtime.finite import first_non_finite, first_non_finite_row, non_finite
+from pretune.runtime.finite import first_non_finite_row, non_finite
 from pretune.runtime.openmp import threads_of_caller
 from pretune.runtime.thread_times import own_times
 from pretune.runtime.worker_policy import WorkerPolicy
@@ -393,22 +392,6 @@ def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def unit_length(vectors: Vectors, texts: Sequence[str]) -> Vectors:
-    """Vectors at length 1.
-
-    Shape:
-        vectors: (n, width); return: same
-
-    Raises:
-        NonFiniteError: the square of a length is too large for a number: the quotient would be 0.
-    """
-    rows = torch.from_numpy(vectors)
-    bad = first_non_finite(rows.square().sum(dim=1))
-    if bad is not None:
-        raise non_finite("a vector of a length", bad, len(texts), texts[bad])
-    return np.asarray(F.normalize(rows).numpy())
 
 
 def embed_texts(network: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Vectors:

@@ -167,9 +167,9 @@ class PartEmbedder:
             with inference_context(self.network.device, is_bf16(self.network)):
                 rows = self.layers.rows(self.network, batch).float().cpu().numpy()
             bounds = batch.layout.bounds
-            for place, k in enumerate(index.tolist()):
+            for sequence, k in enumerate(index.tolist()):
                 n, window = windows[k]
-                own = rows[bounds[place] : bounds[place + 1]][vocabulary.text_mask(len(window.index))]
+                own = rows[bounds[sequence] : bounds[sequence + 1]][vocabulary.text_mask(len(window.index))]
                 tables[n][window.answers] = own[window.answers_for]
         return tables
 

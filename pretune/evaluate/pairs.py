@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune.errors import DataError, NonFiniteError
-from pretune.evaluate.embed import embed_texts, unit_length
+from pretune.evaluate.embed import embed_texts
 from pretune.evaluate.engine import predict_examples
 from pretune.evaluate.recorded import TASK_POOLINGS
+from pretune.evaluate.unit_length import unit_length
 from pretune.models.model import LanguageModel
 from pretune.tasks.shared.pair_scores import PairCosine, PairVectors
 from pretune.tasks.shared.vector_task import PairExample, VectorTask

@@ -9,4 +9,5 @@ SHARED_MODULES = (
     "same_texts",
     "sentence_pair",
     "source_target",
+    "text_teacher",
 )

@@ -149,11 +149,11 @@ def mine_negatives(
     table, queries = _unit(embed(texts)), _unit((embed_queries or embed)(firsts))
     most = max(map(len, partners.values()))
     near, cosines = nearest(queries, table, config.depth + most + 1)
-    place = {text: n for n, text in enumerate(firsts)}
+    row_of = {text: n for n, text in enumerate(firsts)}
     stats.pairs, stats.texts = len(pairs), len(texts)
     out: list[MinedPair] = []
     for n, (first, second) in enumerate(pairs):
-        own, row = sorted(partners[first]), place[first]
+        own, row = sorted(partners[first]), row_of[first]
         pair_cosine = float(queries[row] @ table[number[second]])
         chosen = _hard(near[row], cosines[row], pair_cosine, own, number.get(first), table, config, stats, n)
         drawn = _drawn(len(texts), {*own, *chosen.tolist(), number.get(first, -1)}, config, n)

@@ -29,15 +29,16 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import ModelLoader, refuse_to_load, target
 from pretune.objectives.same_texts import TEXTS, text_marks
+from pretune.objectives.text_teacher import Teacher
 from pretune.tasks.shared.pair_scores import PairVectors
 from pretune.tasks.shared.vector_task import PairAnswer, PairExample, VectorTask, number_of, pair_cosines, second
-from pretune.tasks.task import RowBatch, Teacher, tokens_of
+from pretune.tasks.task import RowBatch, tokens_of
 from pretune.tasks.vector_losses.vector_loss import OLDER_NAMES, VectorLoss, VectorTable, build_loss, name_of
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -101,6 +102,14 @@ class Similarity(VectorTask, InBatch):
         return self.vector_loss
 
     @property
+    def _known_loss(self) -> VectorLoss | None:
+        """The loss; None where none is configured, or its file is gone, which only training would miss."""
+        try:
+            return None if self.config.loss is None else self.loss_of_vectors
+        except (UsageError, MissingInputError):
+            return None
+
+    @property
     def teacher(self) -> str | None:
         """The folder of the model that the loss learns from."""
         return getattr(self.loss_of_vectors.config, "teacher", None)
@@ -112,7 +121,7 @@ class Similarity(VectorTask, InBatch):
     @property
     def needs_second(self) -> bool:
         """Whether the loss does."""
-        return self.config.loss is None or self.loss_of_vectors.needs_second
+        return self._known_loss is None or self._known_loss.needs_second
 
     def resolve_config(self, examples: Sequence[PairExample]) -> Config:
         """The loss that fits the labels with its settings, and how many negatives are read.
@@ -163,9 +172,8 @@ class Similarity(VectorTask, InBatch):
 
     def targets_of(self, example: PairExample) -> NDArray[np.generic] | None:
         """What the loss learns from the label."""
-        if self.config.loss is None:
-            return None
-        values = self.loss_of_vectors.targets(example)
+        loss = self._known_loss
+        values = None if loss is None else loss.targets(example)
         return None if values is None else np.array(values if len(values) > 1 else values[0])
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
@@ -189,7 +197,7 @@ class Similarity(VectorTask, InBatch):
     @property
     def _learns(self) -> str | None:
         """What the loss learns from labels."""
-        return None if self.config.loss is None else self.loss_of_vectors.learns
+        return None if self._known_loss is None else self._known_loss.learns
 
     def marks(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Those of all texts, and the scores."""

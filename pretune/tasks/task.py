@@ -10,8 +10,6 @@ A task is used in this order, on the host before any step:
 5. `Task.prepare(rows, draw)` builds batches from rows, as for every objective;
 6. after training `decode` gives an answer for each row, `merge` a prediction for each example from the answers of its
    rows, and `score` compares predictions with examples; `calibrate` fills in what the finished weights decide.
-
-The types of examples, answers and predictions are a task's own.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from pretune.objectives.objective import Objective
 from pretune.tasks.truncation import Truncate as Truncate
 from pretune.tasks.truncation import truncate_pair as truncate_pair
 from pretune.tasks.truncation import truncate_run as truncate_run
+from pretune.objectives.text_teacher import Teacher
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
@@ -59,16 +59,6 @@ class Example:
 ExampleT = TypeVar("ExampleT", bound=Example)
 RowAnswerT = TypeVar("RowAnswerT")
 PredictionT = TypeVar("PredictionT")
-
-
-class Teacher(Protocol):
-    """A better model in use, with a tokenizer of its own, which a task may ask before it trains."""
-
-    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """A vector of each text. Shape: return: (n, width)"""
-
-    def scores(self, firsts: Sequence[str], seconds: Sequence[str]) -> NDArray[np.float32]:
-        """How well the texts of each pair belong together. Shape: return: (n,)"""
 
 
 class RowBatch(Sequence[Row]):
@@ -265,10 +255,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         """Which tokens batches of these rows may hold, so that the embedding need learn no others.
 
         Returns:
-            In any order; None, the default, where that cannot be said, as where `corrupt` draws tokens.
-
-        Shape:
-            return: (any,)
+            (any,) in any order; None, the default, where that cannot be said, as where `corrupt` draws tokens.
         """
         return None
 

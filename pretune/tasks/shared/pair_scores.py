@@ -79,11 +79,11 @@ def ranking_scores(vectors: Sequence[PairVectors], firsts: Sequence[str], second
     by_second = dict(zip(reversed(seconds), reversed(vectors), strict=True))
     by_first = dict(zip(reversed(firsts), reversed(vectors), strict=True))
     table = _unit(np.stack([by_second[text].second for text in ids]))
-    asked = _unit(np.stack([by_first[text].first for text in queries]))
+    query_vectors = _unit(np.stack([by_first[text].first for text in queries]))
     rankings: dict[str, list[str]] = {}
     step = max(1, _CHUNK // len(table))
-    for start in range(0, len(asked), step):
-        cosines = asked[start : start + step] @ table.T
+    for start in range(0, len(query_vectors), step):
+        cosines = query_vectors[start : start + step] @ table.T
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :_DEPTH]
         rankings |= {str(start + n): [str(each) for each in row] for n, row in enumerate(best.tolist())}
     return score_rankings(rankings, judgements)

@@ -25,8 +25,8 @@ from pretune import config as configuration
 from pretune.errors import DataError
 from pretune.find import find_class
 from pretune.objectives.same_texts import DIGEST
+from pretune.objectives.text_teacher import Teacher
 from pretune.tasks.shared.vector_task import PairExample
-from pretune.tasks.task import Teacher
 
 OLDER_NAMES = {"scores": "cosent"}
 """What recipes and saved models called a loss before, and its name."""
