@@ -42,8 +42,7 @@ from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class Model(Exports, Prompting, Chats, SparseUse):
-class Model(Embeds, Prompting, Chats):
+class Model(Embeds, Prompting, Chats, SparseUse):
     """A model with its tokenizer, ready for use.
 
     Args:

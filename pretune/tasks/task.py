@@ -17,8 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast, overload
-from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
+from typing import ClassVar, Generic, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,10 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
+from pretune.objectives.text_teacher import Teacher
 from pretune.tasks.truncation import Truncate as Truncate
 from pretune.tasks.truncation import truncate_pair as truncate_pair
 from pretune.tasks.truncation import truncate_run as truncate_run
-from pretune.objectives.text_teacher import Teacher
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
