@@ -141,6 +141,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "report": ("pretune report classifier",),
     "evaluate": ("pretune evaluate classifier test.csv",),
     "evaluate clue": ("pretune evaluate clue CLUE --model bert --seeds 3 --output clue",),
+    "evaluate lm": ("pretune evaluate lm piqa.jsonl blimp/ --model gpt2 --output gpt2.json",),
     "predict": (
         'pretune predict classifier "a text to label"',
         "pretune predict classifier new.csv --text title --output out.csv",

@@ -8,6 +8,7 @@ from cyclopts import App, Group
 
 from pretune.cli import judging
 from pretune.cli.chatting import chat
+from pretune.cli.choices import LM_USAGE, lm
 from pretune.cli.compressing import USAGE, compress
 from pretune.cli.deltas import join, merge, register_delta
 from pretune.cli.embedding import embed
@@ -25,6 +26,7 @@ def register(app: App) -> None:
     evaluating = App(name="evaluate", group=group, sort_key=0, usage="pretune evaluate MODEL [DATA] [--flag VALUE]...")
     evaluating.default(evaluate)
     evaluating.command(clue, usage=CLUE_USAGE)
+    evaluating.command(lm, usage=LM_USAGE)
     app.command(evaluating)
     verbs: Sequence[Callable[..., None]] = (predict, fill, generate, chat, score, embed, export, merge, join, verify)
     for position, verb in enumerate(verbs, 1):

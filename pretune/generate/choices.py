@@ -38,6 +38,19 @@ Tokens = NDArray[np.int64]
 _log = logging.getLogger("pretune")
 
 
+class ContinuationError(DataError):
+    """A continuation that cannot be scored.
+
+    Attributes:
+        index: its number among those of the call, from 0.
+        reason: with the remedy.
+    """
+
+    def __init__(self, index: int, total: int, reason: str) -> None:
+        super().__init__(f"continuation {index + 1} of {total} {reason}")
+        self.index, self.reason = index, reason
+
+
 class ChoiceOptions(TypedDict, total=False):
     """Keyword arguments of `score_choices`."""
 
@@ -125,10 +138,10 @@ def score_choices(
                 )
     pairs = [(context, delimiter + choice) for context, some in zip(contexts, choices, strict=True) for choice in some]
     encoded = encode_pairs(model, tokenizer, pairs, special_tokens)
-    found = score_pairs(model, tokenizer, encoded, budget)
+    likelihoods = score_pairs(model, tokenizer, encoded, budget)
     scores = iter(
         ChoiceScore(*likelihood, len(pair.continuation), len(choice), len(choice.encode()))
-        for likelihood, pair, choice in zip(found, encoded, (c for some in choices for c in some), strict=True)
+        for likelihood, pair, choice in zip(likelihoods, encoded, (c for some in choices for c in some), strict=True)
     )
     return [[next(scores) for _ in some] for some in choices]
 
@@ -142,7 +155,7 @@ def encode_pairs(
     """The tokens of contexts and continuations: both are encoded together, and the context alone says where to cut.
 
     Raises:
-        DataError: a continuation that adds no token to its context.
+        ContinuationError: one that adds no token to its context.
     """
     moved = [_move_spaces(context, continuation) for context, continuation in pairs]
     distinct = {text: n for n, text in enumerate(dict.fromkeys(context for context, _ in moved))}
@@ -151,16 +164,17 @@ def encode_pairs(
     texts = [continuation if apart else context + continuation for context, continuation in moved]
     wholes = encode_prompts(model, tokenizer, texts, special_tokens, "text")
     vocabulary, out = tokenizer.vocabulary, []
-    for n, ((context, _), whole) in enumerate(zip(moved, wholes, strict=True), 1):
+    for n, ((context, _), whole) in enumerate(zip(moved, wholes, strict=True)):
         tokens = before[distinct[context]]
         continuation = whole if apart else whole[len(tokens) :]
         if not apart:
             tokens, continuation = _begin(model, vocabulary, tokens, continuation)
         if not len(continuation):
-            text = pairs[n - 1][1]
-            raise DataError(
-                f"continuation {n} of {len(pairs)} ({text[:40]!r}) adds no token to its context: the tokenizer joins "
-                "both into one; end the context before a space, or begin the choice with one"
+            raise ContinuationError(
+                n,
+                len(pairs),
+                f"({pairs[n][1][:40]!r}) adds no token to its context: the tokenizer joins both into one; end the "
+                "context before a space, or begin the choice with one",
             )
         out.append(EncodedPair(tokens, continuation))
     return out
@@ -195,7 +209,7 @@ def score_pairs(
 
     Raises:
         UsageError: a model without a language modelling head, or a masked one whose tokenizer has no mask.
-        DataError: a continuation that is longer than the model's context.
+        ContinuationError: one that is longer than the model's context.
         NonFiniteError: a log probability that is not finite.
     """
     head = find_language_head(model, "next", "permuted", "masked")
@@ -238,14 +252,16 @@ def _fit(pairs: Sequence[EncodedPair], length: int) -> list[EncodedPair]:
     """Contexts without what does not fit before their continuations.
 
     Raises:
-        DataError: a continuation does not fit alone.
+        ContinuationError: one does not fit alone.
     """
     out, cut = [], 0
-    for n, (context, continuation) in enumerate(pairs, 1):
+    for n, (context, continuation) in enumerate(pairs):
         if len(continuation) >= length:
-            raise DataError(
-                f"continuation {n} of {len(pairs)} has {len(continuation)} tokens, and the model's context takes "
-                f"{length - 1} after a context; shorten it"
+            raise ContinuationError(
+                n,
+                len(pairs),
+                f"has {len(continuation)} tokens, and the model's context takes {length - 1} after a context; "
+                "shorten it",
             )
         left = length - len(continuation)
         cut += len(context) > left

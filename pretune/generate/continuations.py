@@ -217,9 +217,9 @@ def score_rows(
     for number, first in enumerate(range(0, len(rows), block)):
         some = order[bounds[number] : bounds[number + 1]]
         logits = head(hidden.index_select(0, torch.from_numpy(rows[first : first + block]).to(device))).float()
-        place = torch.from_numpy(index[some] - first).to(device)
+        rows_of = torch.from_numpy(index[some] - first).to(device)
         label = torch.from_numpy(labels[some]).to(device)
-        picked = logits[place, label]
-        log_probs[some] = (picked - logits.logsumexp(dim=1)[place]).double().cpu().numpy()
-        greedy[some] = (logits.argmax(dim=1)[place] == label).cpu().numpy()
+        picked = logits[rows_of, label]
+        log_probs[some] = (picked - logits.logsumexp(dim=1)[rows_of]).double().cpu().numpy()
+        greedy[some] = (logits.argmax(dim=1)[rows_of] == label).cpu().numpy()
     return log_probs, greedy

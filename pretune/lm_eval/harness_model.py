@@ -198,17 +198,17 @@ class HarnessModel(LM):  # type: ignore[misc]  # lm-eval has no types for others
 
 def _generate_options(settings: Mapping[str, Any]) -> tuple[GenerateOptions, int]:
     """Our options of lm-eval's, and how many tokens are written at most; the rest is named on the screen."""
-    given = dict(normalize_gen_kwargs(dict(settings), _NEW_TOKENS))
-    room = int(given["max_gen_toks"])
-    options: dict[str, Any] = {"max_new_tokens": room, "stop": [text for text in given["until"] if text]}
+    fields = dict(normalize_gen_kwargs(dict(settings), _NEW_TOKENS))
+    room = int(fields["max_gen_toks"])
+    options: dict[str, Any] = {"max_new_tokens": room, "stop": [text for text in fields["until"] if text]}
     cast: Callable[[Any], Any]
     for name, cast in _OPTIONS.items():
-        samples = given.get("do_sample") or name == "repetition_penalty"
-        if given.get(name) is not None and samples:
-            options[name] = cast(given[name])
-    if not given.get("do_sample"):
+        samples = fields.get("do_sample") or name == "repetition_penalty"
+        if fields.get(name) is not None and samples:
+            options[name] = cast(fields[name])
+    if not fields.get("do_sample"):
         options["temperature"] = 0.0
-    unused = sorted(set(given) - set(_SAME) - set(_OPTIONS))
+    unused = sorted(set(fields) - set(_SAME) - set(_OPTIONS))
     if unused:
         _log.warning("generation arguments that are not used: %s", ", ".join(unused))
     return options, room  # type: ignore[return-value]
