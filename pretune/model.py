@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Unpack, overload
 
 import torch
 
 from pretune.evaluate.chats import Chats
-from pretune.evaluate.embed import budget_of
 from pretune.evaluate.embedding import Embeds
 from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
-from pretune.evaluate.likelihood import Score, ScoreOptions, score
+from pretune.evaluate.likelihoods import Likelihoods
 from pretune.evaluate.prompted import PromptOptions
 from pretune.evaluate.prompting import Prompting
 from pretune.evaluate.read import Source
@@ -22,7 +21,6 @@ from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
 from pretune.evaluate.sparse_use import SparseUse
 from pretune.evaluate.stores import evaluate_folder
-from pretune.generate.choices import ChoiceOptions, ChoiceScore, score_choices
 from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
@@ -42,7 +40,7 @@ from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class Model(Embeds, Prompting, Chats, SparseUse):
+class Model(Embeds, Prompting, Chats, SparseUse, Likelihoods):
     """A model with its tokenizer, ready for use.
 
     Args:
@@ -231,67 +229,6 @@ class Model(Embeds, Prompting, Chats, SparseUse):
         tokens = encode_prompts(self.network, self.tokenizer, [prompt], config.special_tokens)
         parts = stream(self._fused, self.tokenizer, tokens, config)
         return (text for _, text in parts)
-
-    @overload
-    def score(self, texts: str, sources: str | None = None, **options: Unpack[ScoreOptions]) -> Score: ...
-    @overload
-    def score(self, texts: Texts, sources: Texts | None = None, **options: Unpack[ScoreOptions]) -> list[Score]: ...
-    def score(
-        self, texts: str | Texts, sources: str | Texts | None = None, **options: Unpack[ScoreOptions]
-    ) -> Score | list[Score]:
-        """How probable texts are, in numbers that compare across tokenizers: see `evaluate/likelihood.py`.
-
-        Args:
-            texts: a list of texts, or a single one.
-            sources: what an encoder-decoder reads before each; empty texts by default.
-            options: `masking` of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`;
-                `special_tokens`: names of special tokens are the tokens, as in prompts of `generate`, by default where
-                the model was made for it; `budget`: tokens of a forward, by default what is fast on the device.
-
-        Raises:
-            UsageError: a model without a language modelling head, or sources that do not fit.
-            DataError: a text without tokens.
-        """
-        many = check_texts(texts, "score", single=True, column=self.network.metadata.text_column)
-        origins = None if sources is None else check_texts(sources, "score", "source", single=True)
-        chosen: ScoreOptions = {"budget": budget_of(self.device)}
-        chosen.update(options)
-        scores = score(self._fused, self.tokenizer, many, origins, **chosen)
-        return scores[0] if isinstance(texts, str) else scores
-
-    def log_prob(self, text: str, source: str | None = None) -> float:
-        """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""
-        return self.score(text, source).log_prob
-
-    @overload
-    def score_choices(self, contexts: str, choices: Texts, **options: Unpack[ChoiceOptions]) -> list[ChoiceScore]: ...
-    @overload
-    def score_choices(
-        self, contexts: Texts, choices: Sequence[Texts], **options: Unpack[ChoiceOptions]
-    ) -> list[list[ChoiceScore]]: ...
-    def score_choices(
-        self, contexts: str | Texts, choices: Texts | Sequence[Texts], **options: Unpack[ChoiceOptions]
-    ) -> list[ChoiceScore] | list[list[ChoiceScore]]:
-        """How likely texts are after a context: what is common to contexts and choices is read once.
-
-        Args:
-            contexts: a list of them, or a single one; an empty one begins a document.
-            choices: for each context, or for the single one; each begins with its space, where it has one.
-            options: `delimiter`: what stands between a context and each choice, nothing by default; `special_tokens`:
-                as of `score`; `budget`: tokens of a forward.
-
-        Returns:
-            the score of each choice, a list for each context.
-
-        Raises:
-            UsageError: a model without a language modelling head, or not one list of choices for each context.
-            DataError: an empty choice, or one that adds no token to its context or is too long.
-        """
-        many = check_texts(contexts, "score_choices", "context", single=True)
-        rows = [choices] if isinstance(contexts, str) else choices
-        checked = [check_texts(row, "score_choices", "choice") for row in rows]
-        scores = score_choices(self._fused, self.tokenizer, many, checked, **options)
-        return scores[0] if isinstance(contexts, str) else scores
 
     def evaluate(
         self,
