@@ -125,6 +125,7 @@ def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
         "tagging": {"tokens": words, "tags": [f"B-{kind}" for kind in kinds]},
         "nested": {"text": text, "spans": [*spans, {"start": 0, "end": ends[1][1], "label": "C"}]},
         "generation": {"text": text, "target": other},
+        "prompted": {"text": text, "label": f"w{number}"},
         "chat": {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": other}]},
         "reading": {"text": text, "question": other, "answers": [{"start": ends[1][0], "text": second}]},
     }
