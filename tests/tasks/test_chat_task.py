@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import transformers
 from chatkit import MARKS, OWN, SYSTEM, TOOL, assistant, chat_tokenizer, user
+from tinymodels import byte_tokenizer
 
 import pretune
 from pretune.cli import main
@@ -360,3 +361,45 @@ def test_other_models_are_refused(has_encoder: bool, is_causal: bool, message: s
     )
     with pytest.raises(UsageError, match=message):
         task()[0].observe(model)  # type: ignore[arg-type]
+
+
+def test_gguf_keeps_the_template(tmp_path: Path) -> None:
+    """What llama.cpp reads: the template, and the token that ends an answer."""
+    tokenizer = byte_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.vocabulary.size, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save(tmp_path / "base")
+    flags = ["--task.chat.template", "chatml", "--task.chat.special_tokens", "add", "--steps", "1", "--quiet"]
+    assert finetune(tmp_path, "run", *flags) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "m.gguf"), "--format", "gguf", "--quiet"]) == 0
+    ours, theirs = (pretune.load(tmp_path / name, precision="fp32") for name in ("run", "m.gguf"))
+    assert theirs.chat_template == ours.chat_template
+    assert theirs.conversation().ends == ours.conversation().ends == (tokenizer.vocabulary.size + 1,)
+    options = {"max_new_tokens": 8}
+    assert theirs.conversation().answer(TALKS[0][:2], options).tokens == ours.conversation().answer(  # type: ignore[arg-type]
+        TALKS[0][:2], options  # type: ignore[arg-type]
+    ).tokens  # fmt: skip
+
+
+def test_another_field_is_named_by_its_flag(tmp_path: Path, runs: Path) -> None:
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps({"talk": talk}) + "\n" for talk in TALKS))
+    flags = ["--task.chat.template", "phi3", "--steps", "1", "--quiet", "--length", "160", "--messages", "talk"]
+    train = ["--train", str(tmp_path / "talk.jsonl"), "--output", str(tmp_path / "run")]
+    assert main(["finetune", "--task", "chat", "--model", str(runs / "base"), *train, *flags]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                str(tmp_path / "run"),
+                str(tmp_path / "talk.jsonl"),
+                "--quiet",
+                "--output",
+                str(tmp_path / "a.jsonl"),
+            ]
+        )
+        == 0
+    )
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == len(TALKS)
