@@ -148,6 +148,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "fill": ('pretune fill bert "The answer is [MASK]."',),
     "generate": ('pretune generate gpt2 "Once upon a time" --max-new-tokens 40',),
+    "chat": ('pretune chat gpt2 "What is the capital of France?" --template plain',),
     "score": ('pretune score gpt2 "How likely is this?"',),
     "embed": (
         "pretune embed bert new.csv --of words --layers -1,-2 --output words.jsonl",

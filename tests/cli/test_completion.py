@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pretune.cli import main
+from pretune.find import variants
 
 TRY = """
 source "$1"; shift
@@ -23,23 +24,7 @@ done
 EXPECTED = {
     "pretune fin": {"finetune"},
     "pretune finetune --ta": {"--task"},
-    "pretune finetune --task @": {
-        "cert",
-        "choice",
-        "classification",
-        "events",
-        "extraction",
-        "hierarchy",
-        "multilabel",
-        "nested",
-        "ordinal",
-        "reading",
-        "regression",
-        "relations",
-        "roles",
-        "similarity",
-        "tagging",
-    },
+    "pretune finetune --task @": {*variants("tasks")},
     "pretune finetune --optimizer.l": {"--optimizer.lr", "--optimizer.layer_decay"},
     "pretune finetune --mod": {"--model"},
     "pretune finetune --train @": {"train.csv", "script.bash"},

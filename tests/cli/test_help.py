@@ -187,7 +187,7 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     Path("new.csv").write_text("\n".join(["text,title", *new]))
     Path("recipe.toml").write_text('[objective.mlm]\n[data]\nstores = ["store"]\n')
     order = ["tokenizer train", "prepare", "pretrain", "tokenizer extend", "augment", "show", "finetune", "evaluate"]
-    order += ["init", "predict", "fill", "embed", "export", "verify", "report", "runs", "score", "generate"]
+    order += ["init", "predict", "fill", "embed", "export", "verify", "report", "runs", "score", "generate", "chat"]
     monkeypatch.setattr("sys.stdin", io.StringIO())
     small = ["--no-allocator", "--device", "cpu", "--quiet"]
     for verb in order:

@@ -107,7 +107,7 @@ def test_show_alone_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["show"]) == 0
     output = capsys.readouterr().out
     assert [line.split()[0] for line in output.splitlines() if line and line[0] != " "][: len(LISTS)] == list(LISTS)
-    assert "cert, choice, classification" in output
+    assert "cert, chat, choice, classification" in output
 
 
 def test_lists_need_no_torch(tmp_path: Path) -> None:
