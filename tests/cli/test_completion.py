@@ -23,7 +23,7 @@ done
 """
 EXPECTED = {
     "pretune fin": {"finetune"},
-    "pretune finetune --ta": {"--task"},
+    "pretune finetune --ta": {"--task", "--target"},
     "pretune finetune --task @": {*variants("tasks")},
     "pretune finetune --optimizer.l": {"--optimizer.lr", "--optimizer.layer_decay"},
     "pretune finetune --mod": {"--model"},
