@@ -85,8 +85,8 @@ def mine(
         for pair in mined:
             if pair.negatives:
                 row: dict[str, Any] = {**records[pair.number], NEGATIVES: pair.negatives, "cosines": pair.cosines}
-                if judge is not None:
-                    row["scores"] = scores_by(judge, pairs[pair.number], pair.negatives, str(scorer))
+                if judge is not None and scorer is not None:
+                    row["scores"] = _scores(judge, scorer, pairs[pair.number], pair.negatives)
                 writer.write(row)
     written(session, output)
     columns = [*(["--text", text] if text != "text" else []), "--second", second, "--third", NEGATIVES]
@@ -99,20 +99,19 @@ def _embed(model: Model, prompt_name: str | None) -> EmbedTexts:
     return lambda texts: model.embed(list(texts), prompt_name=prompt_name)
 
 
-def scores_by(judge: Model, pair: tuple[str, str], negatives: Sequence[str], folder: str) -> list[float]:
+def _scores(judge: Model, folder: Path, pair: tuple[str, str], negatives: Sequence[str]) -> list[float]:
     """A model's scores of the second text and of each negative.
 
     Raises:
-        UsageError: its task gives no number for a pair.
+        UsageError: it gives a pair no number.
     """
-    from pretune.tasks.shared.predictions import score_of_prediction
+    from pretune.evaluate.pair_scoring import score_pairs
 
     further = [pair[1], *negatives]
-    scores = [score_of_prediction(each) for each in judge.predict([pair[0]] * len(further), further)]
-    known = [score for score in scores if score is not None]
-    if len(known) < len(scores):
-        raise UsageError(f"--scorer {folder}: its task gives no score of a pair; name a reranker, or a regression")
-    return known
+    scores: list[float] = score_pairs(
+        judge.network, judge.tokenizer, folder, [pair[0]] * len(further), further
+    ).tolist()
+    return scores
 
 
 def _read_pairs(paths: Sequence[str], text: str, second: str) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:

@@ -10,16 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError
 from pretune.evaluate.embed import Embedder
-from pretune.evaluate.labelled import predict_data
+from pretune.evaluate.pair_scoring import score_pairs
 from pretune.evaluate.read import Source, find_source, read_with_tokenizer
-from pretune.evaluate.recorded import trained_task
-from pretune.generate.session import context_length
 from pretune.interop.run_folder import check_has_model
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import choose
-from pretune.tasks.shared.predictions import score_of_prediction
 from pretune.tasks.task import AnyTask, Example
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.wording import counted
@@ -56,24 +53,15 @@ class LoadedTeacher:
         return Embedder.of(self.network, self.tokenizer)(texts)
 
     def scores(self, firsts: Sequence[str], seconds: Sequence[str]) -> NDArray[np.float32]:
-        """How well the texts of each pair belong together, by the task that it was trained for.
+        """How well the texts of each pair belong together.
 
         Raises:
-            UsageError: its task predicts no number.
+            UsageError: the model gives a pair no number.
 
         Shape:
             return: (n,)
         """
-        task = trained_task(self.network, self.tokenizer.vocabulary, self.source.folder)
-        length = context_length(self.network, self.tokenizer)
-        predictions = predict_data(self.network, self.tokenizer, task, list(firsts), list(seconds), length)
-        scores = [score_of_prediction(each) for each in predictions]
-        if any(score is None for score in scores):
-            raise UsageError(
-                f"{self.source.folder}: its task {task.name} gives no score of a pair; name a model that was trained "
-                "for reranking, regression or similarity"
-            )
-        return np.array(scores, np.float32)
+        return score_pairs(self.network, self.tokenizer, self.source.folder, firsts, seconds)
 
 
 def label_by_teacher(task: AnyTask, examples: Sequence[Example], device: str) -> list[Example]:

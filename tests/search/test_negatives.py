@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from numpy.typing import NDArray
 from tinymodels import save_bert, word_tokenizer
 
@@ -133,8 +134,6 @@ def test_the_verb_writes_what_fine_tuning_reads(tmp_path: Path, capsys: pytest.C
     path, out = tmp_path / "pairs.jsonl", tmp_path / "hard.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     common = ["mine", str(tmp_path / "bert"), str(path), "--output", str(out), "--device", "cpu"]
-    assert main([*common, "--negatives", "2", "--ratio", "1", "--scorer", str(tmp_path / "bert")]) == 64
-    assert "no classification head" in capsys.readouterr().err  # a model that was trained for no task scores no pairs
     assert main([*common, "--negatives", "2", "--ratio", "1", "--random", "1"]) == 0
     shown = capsys.readouterr().err
     assert "hard negatives, mean cosine" in shown
@@ -145,6 +144,14 @@ def test_the_verb_writes_what_fine_tuning_reads(tmp_path: Path, capsys: pytest.C
         assert line["text"] == row["text"]
         assert row["second"] not in line["negatives"]
         assert len(line["cosines"]) == len(line["negatives"]) + 1
+    scored = ["--output", str(tmp_path / "scored.jsonl"), "--scorer", str(tmp_path / "scorer")]
+    save_bert(tmp_path / "scorer", word_tokenizer(), transformers.BertForSequenceClassification, ["one"])
+    assert main([*common[:3], *scored, "--device", "cpu", "--ratio", "1"]) == 0
+    for row in map(json.loads, (tmp_path / "scored.jsonl").read_text().splitlines()):
+        assert len(row["scores"]) == len(row["negatives"]) + 1
+    save_bert(tmp_path / "classifier", word_tokenizer(), transformers.BertForSequenceClassification, ["yes", "no"])
+    assert main([*common[:3], *scored[:1], str(tmp_path / "x.jsonl"), "--scorer", str(tmp_path / "classifier")]) == 64
+    assert "gives a pair of texts no score" in capsys.readouterr().err
     assert main([*common[:2], str(out), "--output", str(tmp_path / "again.jsonl")]) == 65
     assert "has a column 'negatives', which mine writes" in capsys.readouterr().err
     assert main([*common, "--negatives", "many"]) != 0
