@@ -40,7 +40,8 @@ def export(
             for gguf a new file.
         format: dtype of the weights in the files: fp32, bf16 or fp16; or peft, which writes what a tuning method
             learned and not its base, as an adapter that peft opens; or another engine's files: gguf (llama.cpp), onnx,
-            ctranslate2, compressed-tensors (transformers, vLLM), or a .py file of your own that writes them.
+            ctranslate2, compressed-tensors (transformers, vLLM), sentence-transformers (the class that fits the task),
+            or a .py file of your own that writes them.
         type: of the weights in another engine's files, such as f32, int8, q8_0 or q4_0; by default as they are stored,
             else the engine's usual one.
         max_shard_gb: maximal size of one weight file, in GB.

@@ -63,7 +63,8 @@ class Exports:
         """Write the model for another engine; done when it was read back and compared.
 
         Args:
-            target: gguf, onnx, ctranslate2, compressed-tensors, or a file of your own by its path.
+            target: gguf, onnx, ctranslate2, compressed-tensors, sentence-transformers, or a file of your own by its
+                path.
             output: a new file or an empty folder, as the target wants.
             type: of the weights; by default as they are stored, else the target's usual one.
 

@@ -25,6 +25,7 @@ SparseActivation = Literal["relu", "log1p_relu"]
 _COLUMNS = 4096  # of the scores that are made at once, on the CPU
 _ROWS = 1024  # of the same, as far as texts are not longer
 _PAIRS = 1 << 15  # products of a gradient that are made at once
+_PAIR_COST = 100  # of a product by itself, in those of a matrix product
 
 
 class _LargestScores(torch.autograd.Function):
@@ -65,15 +66,45 @@ class _LargestScores(torch.autograd.Function):
         active = (largest > 0) & (grad != 0)
         text, token = active.nonzero(as_tuple=True)
         row, values = at[text, token].long(), grad[text, token].float()
-        grad_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
-        grad_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)
-        for start in range(0, len(values), _PAIRS):
-            some = slice(start, start + _PAIRS)
-            scale = values[some, None]
-            grad_rows.index_add_(0, row[some], table[token[some]].float() * scale)
-            grad_table.index_add_(0, token[some], rows[row[some]].float() * scale)
+        add = _add_pairs if len(values) * _PAIR_COST < len(rows) * len(table) else _add_blocks
+        grad_rows, grad_table = add(rows, table, row, token, values)
         grad_bias = (grad.float() * active).sum(dim=0) if ctx.has_bias else None
         return grad_rows.to(rows.dtype), grad_table.to(table.dtype), grad_bias, None
+
+
+def _add_pairs(rows: Tensor, table: Tensor, row: Tensor, token: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of rows and table by the products of some pairs, each by itself, where these are few.
+
+    Shape:
+        row, token, values: (pairs,); return: (T, width), (V, width) fp32
+    """
+    grad_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    grad_table = torch.zeros(table.shape, dtype=torch.float32, device=table.device)
+    for start in range(0, len(values), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        scale = values[some, None]
+        grad_rows.index_add_(0, row[some], table[token[some]].float() * scale)
+        grad_table.index_add_(0, token[some], rows[row[some]].float() * scale)
+    return grad_rows, grad_table
+
+
+def _add_blocks(rows: Tensor, table: Tensor, row: Tensor, token: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by matrix products of some columns at a time, where pairs are many.
+
+    Shape:
+        row, token, values: (pairs,); return: (T, width), (V, width) fp32
+    """
+    grad_rows = torch.zeros(rows.shape, dtype=torch.float32, device=rows.device)
+    parts = []
+    for start in range(0, len(table), _COLUMNS):
+        some = slice(start, start + _COLUMNS)
+        own = (token >= start) & (token < start + _COLUMNS)
+        block = torch.zeros(len(rows), len(table[some]), dtype=torch.float32, device=rows.device)
+        block[row[own], token[own] - start] = values[own]
+        block = block.to(rows.dtype)
+        grad_rows += block @ table[some].to(rows.dtype)
+        parts.append((block.t() @ rows).float())
+    return grad_rows, torch.cat(parts)
 
 
 def _groups(bounds: Sequence[int]) -> list[tuple[int, int]]:

@@ -17,13 +17,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
+from scipy.sparse import csr_matrix, vstack
 from torch import Tensor, nn
 
 from pretune.batch import Batch
 from pretune.errors import UsageError
 from pretune.loss import Term
+from pretune.metrics.ranking import score_rankings
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.splade import flops, largest_scores, saturate
@@ -35,6 +38,7 @@ from pretune.tasks.task import RowBatch
 from pretune.text.samples.rows import Encoded, Ints
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
+_DEPTH = 100  # of a ranking: no measure looks further
 _LOSSES = ("contrast", "margin_distillation")
 
 
@@ -165,7 +169,52 @@ class Sparse(Similarity):
         """The product of the vectors of each pair."""
         head, count = get_head(model, self.role, VocabularyHead), len([second(row) for row in rows])
         vectors = splade_vectors(head, model(rows.batch), 2 * count)
-        return [float(product) for product in (vectors[:count] * vectors[count:]).sum(dim=1).cpu()]
+        products = (vectors[:count] * vectors[count:]).sum(dim=1).tolist()
+        rows_of_both = csr_matrix(vectors.cpu().numpy())
+        return [SparseProduct(product, rows_of_both[n], rows_of_both[n + count]) for n, product in enumerate(products)]
+
+    def score(self, predictions: Sequence[float], examples: Sequence[PairExample]) -> dict[str, float]:
+        """Correlations of products with the labels, or, of pairs without labels, how well texts find their partners.
+
+        Raises:
+            DataError, MissingPackageError: as of `similarity`.
+        """
+        pairs = [each for each in predictions if isinstance(each, SparseProduct)]
+        if any(example.label is not None for example in examples) or len(pairs) < len(examples):
+            return super().score(predictions, examples)
+        places: dict[str, int] = {}  # the number of each second text, and where it stands first
+        for n, example in enumerate(examples):
+            places.setdefault(str(example.second), n)
+        table = csr_matrix(vstack([pairs[n].second for n in places.values()], format="csr"))
+        queries = {example.text: n for n, example in enumerate(examples)}
+        names = {text: str(number) for number, text in enumerate(places)}
+        judgements: dict[str, dict[str, int]] = {}
+        for example in examples:
+            judgements.setdefault(str(queries[example.text]), {})[names[str(example.second)]] = 1
+        rankings = {}
+        for n in queries.values():
+            products = (pairs[n].first @ table.T).toarray()[0]
+            rankings[str(n)] = [str(best) for best in np.argsort(-products, kind="stable")[:_DEPTH].tolist()]
+        return score_rankings(rankings, judgements)
+
+
+class SparseProduct(float):
+    """The product of a pair, with the sparse vectors that it is made of.
+
+    Attributes:
+        first, second: of the two texts. Shape: (1, V)
+    """
+
+    first: csr_matrix
+    second: csr_matrix
+
+    def __new__(cls, product: float, first: csr_matrix, second: csr_matrix) -> Self:
+        own = super().__new__(cls, product)
+        own.first, own.second = first, second
+        return own
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (float(self), self.first, self.second)
 
 
 def splade_vectors(head: VocabularyHead, output: ModelOutput, count: int) -> Tensor:

@@ -14,6 +14,7 @@ import transformers
 from tinymodels import save_bert, word_tokenizer
 
 import pretune
+from pretune.cli import main
 from pretune.errors import DataError, UsageError
 
 TEXTS = ["the quick brown fox", "a hat", "the lazy dog and the cat ate a hat"]
@@ -131,3 +132,50 @@ def test_any_masked_model_gives_sparse_vectors_when_asked(words: Path, scores: P
     np.testing.assert_allclose(load(words).embed_sparse(TEXTS).toarray(), wanted, atol=1e-5, rtol=1e-5)
     with pytest.raises(UsageError, match="no head of masked language modelling"):
         load(scores).embed_sparse(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("scores", "CrossEncoder"), ("words", "SentenceTransformer"), ("sparse", "SparseEncoder")]
+)
+def test_the_class_fits_the_model(words: Path, scores: Path, tmp_path: Path, kind: str, name: str, capsys: Any) -> None:
+    """`pretune export --format sentence-transformers` writes what this class reads with equal numbers."""
+    folder = {"words": words, "scores": tmp_path / "cross", "sparse": tmp_path / "sparse"}[kind]
+    if kind == "scores":
+        cross(scores, torch.nn.Identity(), folder)
+    elif kind == "sparse":
+        sparse(words, folder)
+    assert main(["export", str(folder), str(tmp_path / "out"), "--format", "sentence-transformers"]) == 0
+    said = "".join(capsys.readouterr())
+    noun = "10 scores of pairs" if kind == "scores" else "11 vectors"
+    assert f"all equal: {name}; " in said
+    assert f"sentence-transformers 6.2.0: the same {noun}" in said
+    assert f"print(s.{name}(" in said
+    model, again = load(folder), load(tmp_path / "out")
+    if kind == "scores":
+        assert again.predict(*map(list, zip(*PAIRS, strict=True))) == model.predict(
+            *map(list, zip(*PAIRS, strict=True))
+        )
+    elif kind == "sparse":
+        assert (again.embed_sparse(TEXTS) != model.embed_sparse(TEXTS)).nnz == 0
+    else:
+        np.testing.assert_array_equal(again.embed(TEXTS), model.embed(TEXTS))
+
+
+def test_vectors_of_several_lengths_are_cut_there_too(words: Path, tmp_path: Path) -> None:
+    pretune.finetune(
+        model=str(words),
+        task={"similarity": {"dims": (32, 16, 8)}},
+        train=[{"text": f"the {noun}", "second": f"a {noun}"} for noun in ("fox", "dog", "cat", "hat")],
+        data={"length": 16, "batch": 4, "columns": {"second": "second"}},
+        output=str(tmp_path / "run"),
+        steps=2,
+        device="cpu",
+        precision="fp32",
+        track={"report": False, "progress": "quiet"},
+    )
+    model = load(tmp_path / "run")
+    result = model.export_for("sentence-transformers", tmp_path / "out")
+    assert any("cut to 16, 8 numbers: SentenceTransformer(folder, truncate_dim=8)" in note for note in result.notes)
+    for dim in (16, 8):
+        peer = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu", truncate_dim=dim)
+        np.testing.assert_allclose(model.embed(TEXTS, dim=dim), peer.encode(TEXTS), atol=1e-5, rtol=1e-5)

@@ -29,8 +29,13 @@ def whole(rows: Tensor, table: Tensor, bias: Tensor) -> Tensor:
     return torch.stack([scores[first:last].amax(dim=0) for first, last in pairwise(BOUNDS)])
 
 
-@pytest.mark.parametrize(("columns", "rows_at_once"), [(4096, 1024), (7, 1), (16, 8)])
-def test_values_and_gradients_are_those_of_all_scores(monkeypatch: Any, columns: int, rows_at_once: int) -> None:
+@pytest.mark.parametrize(
+    ("columns", "rows_at_once", "cost"), [(4096, 1024, 0), (7, 1, 0), (16, 8, 0), (4096, 1024, 1e9), (7, 1, 1e9)]
+)
+def test_values_and_gradients_are_those_of_all_scores(
+    monkeypatch: Any, columns: int, rows_at_once: int, cost: float
+) -> None:
+    monkeypatch.setattr(splade, "_PAIR_COST", cost)
     monkeypatch.setattr(splade, "_COLUMNS", columns)
     monkeypatch.setattr(splade, "_ROWS", rows_at_once)
     monkeypatch.setattr(splade, "_PAIRS", 5)

@@ -96,7 +96,7 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
             "train": [str(folder / "train.jsonl")],
             "validation": [str(folder / "validation.jsonl")],
             "tokenizer": str(folder / "tokenizer"),
-            "columns": {"second": "second"} if task in OF_PAIRS else {},
+            "columns": {"second": "second"} if task in (*OF_PAIRS, "reranking", "sparse") else {},
             "length": 32,
             "batch": 8,
         },
@@ -126,6 +126,8 @@ def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
         "nested": {"text": text, "spans": [*spans, {"start": 0, "end": ends[1][1], "label": "C"}]},
         "generation": {"text": text, "target": other},
         "prompted": {"text": text, "label": f"w{number}"},
+        "reranking": {"text": text, "second": [other, f"{second} {first}", first], "label": [2, 0, 1]},
+        "sparse": {"text": text, "second": other},
         "chat": {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": other}]},
         "reading": {"text": text, "question": other, "answers": [{"start": ends[1][0], "text": second}]},
     }
