@@ -26,7 +26,7 @@ def measure(
     """Measure what is not in the file of results, and print all that is.
 
     Args:
-        groups: of zero, few, speed, tuned, pet; all by default.
+        groups: of zero, few, speed, tuned, pet, all of which by default; and of prompts, among which one was chosen.
         develop: choose settings by training sentences alone.
         limit: held-out sentences at most; 0 for all.
         cache: folder of what is trained on the way.

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
 import pretune
 from benchmarks.measurements import machine, write
-from benchmarks.prompting.setups import CLOZE, FEW_SHOT, WORDS, ZERO_SHOT, Setup
+from benchmarks.prompting.setups import CANDIDATES, CLOZE, FEW_SHOT, WORDS, ZERO_SHOT, Setup
 from benchmarks.texts import text_file
 from pretune.cli import main
 from pretune.errors import BenchError
@@ -51,6 +52,7 @@ class Measurement:
     def run(self, names: list[str]) -> str:
         """Measures what is missing of some groups, and gives a table of all that is known."""
         groups: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
+            "prompts": {name: self._asking(setup) for name, setup in CANDIDATES.items()},
             "zero": {name: self._asking(setup) for name, setup in ZERO_SHOT.items()},
             "few": {name: self._asking(setup) for name, setup in FEW_SHOT.items()},
             "speed": {f"speed, {what}": self._speed(what) for what in ("zero-shot", "4 shots")},
@@ -61,7 +63,7 @@ class Measurement:
                 for method in ("classification", "prompted")
             },
         }
-        for group in names or list(groups):
+        for group in names or [name for name in groups if name != "prompts"]:
             for name, measure in groups[group].items():
                 self._once(name, measure)
         return "\n".join(f"{name:45} {json.dumps(value)}" for name, value in self._known().items())
@@ -89,7 +91,12 @@ class Measurement:
     def _asking(self, setup: Setup) -> Callable[[], dict[str, Any]]:
         def measure() -> dict[str, Any]:
             options = {**setup.options, **({"shots": self._train} if "shot_count" in setup.options else {})}
-            asked = self._model(smollm()).prompted(prompt=setup.prompt, labels=setup.labels, **options)
+            prompt: str | Path = setup.prompt
+            if setup.pattern is not None:
+                prompt = self._cache / "candidate.toml"
+                prompt.parent.mkdir(parents=True, exist_ok=True)
+                prompt.write_text(tomli_w.dumps({"pattern": setup.pattern}), "utf-8")
+            asked = self._model(smollm()).prompted(prompt=prompt, labels=setup.labels, **options)
             scores = asked.evaluate(self._held_out)
             return {"accuracy": scores["accuracy"], "texts": len(self._held_out)}
 

@@ -17,13 +17,41 @@ class Setup:
         prompt: name of a prompt of `pretune/prompts/`.
         labels: the word of each label.
         options: other keyword arguments of `Model.prompted`.
+        pattern: in place of the prompt's.
     """
 
     prompt: str
     labels: dict[str, str]
     options: dict[str, Any]
+    pattern: str | None = None
 
 
+_LAST = "sentiment of this movie review is"
+_CANDIDATES = {
+    "Review: {text}\nSentiment: {label}": ("negative", "positive"),
+    "Review: {text} Sentiment: {label}": ("negative", "positive"),
+    "Sentence: {text}\nSentiment: {label}": ("negative", "positive"),
+    "Movie review: {text}\nSentiment: {label}": ("negative", "positive"),
+    '"{text}"\nThe ' + _LAST + " {label}": ("negative", "positive"),
+    'Review: "{text}"\nThe review is {label}': ("negative", "positive"),
+    "Review: {text}\nSentiment (positive or negative): {label}": ("negative", "positive"),
+    "Review: {text}\nIs the review positive or negative? The review is {label}": ("negative", "positive"),
+    "Review: {text}\nRating: {label}": ("bad", "good"),
+    "{text} It was {label}": ("terrible", "great"),
+    "{text}\n\nThis is a {label}": ("bad", "good"),
+}
+CANDIDATES = {
+    f"candidate {n}, {'chat' if chat else 'plain'}, {calibrate or 'none'}": Setup(
+        "plain",
+        dict(zip(WORDS, words, strict=True)),
+        ({"calibrate": calibrate} if calibrate else {}) | ({"chat": True} if chat else {}),
+        pattern,
+    )
+    for n, (pattern, words) in enumerate(_CANDIDATES.items())
+    for chat in (False, True)
+    for calibrate in (None, "contextual", "batch")
+}
+"""Among which `sentiment` was chosen, with `--develop`, that is on training sentences."""
 ZERO_SHOT = {
     "zero-shot": Setup("sentiment", WORDS, {}),
     "zero-shot, contextual": Setup("sentiment", WORDS, {"calibrate": "contextual"}),
