@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -112,3 +113,36 @@ def chat_tokenizer(marks: Sequence[str] = MARKS, merges: tuple[tuple[str, str], 
     backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     roles = {"bos_token": "<s>", "eos_token": "</s>"}
     return Tokenizer(backend, {name: mark for name, mark in roles.items() if mark in marks})
+
+
+_PIECES = (
+    "a",
+    "Hi ",
+    " ",
+    "\n",
+    "你好",
+    "é",
+    "👩‍🚀",
+    "{{ x }}",
+    "{% if %}",
+    "<b>",
+    "'",
+    '"',
+    "\\",
+    "\t",
+    "</x>",
+    "0",
+    "—",
+)
+
+
+def drawn_conversation(seed: int) -> list[dict[str, Any]]:
+    """A conversation of random pieces, with or without a system message."""
+    draw = random.Random(seed)
+
+    def text() -> str:
+        return "".join(draw.choice(_PIECES) for _ in range(draw.randint(0, 8)))
+
+    turns = [turn for _ in range(draw.randint(1, 4)) for turn in (user(text() + "?"), assistant(text()))]
+    system = [{"role": "system", "content": text()}] if draw.random() < 0.5 else []
+    return [*system, *turns[: len(turns) - draw.randint(0, 1)]]

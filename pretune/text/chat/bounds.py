@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from jinja2.exceptions import TemplateRuntimeError
 
@@ -126,6 +128,20 @@ def check_format(pattern: str, arguments: Sequence[object]) -> None:
 def _numbers(value: object) -> list[int]:
     items = value if isinstance(value, list | tuple) else value.values() if isinstance(value, Mapping) else [value]
     return [item for item in items if isinstance(item, int)]
+
+
+def measurable(name: str, arguments: Sequence[Any]) -> list[Any]:
+    """The arguments of a filter or a method, with lists for what would be made on the way, where it is joined.
+
+    Raises:
+        TemplateLimitError: too many items.
+    """
+    if name != "join":
+        return list(arguments)
+    values = [list(islice(value, _MAX_NUMBER + 1)) if isinstance(value, Iterator) else value for value in arguments]
+    if any(isinstance(value, list) and len(value) > _MAX_NUMBER for value in values):
+        raise TemplateLimitError(f"it joins more than {_MAX_NUMBER:,} texts")
+    return values
 
 
 def check_call(name: str, owner: object, arguments: Sequence[object]) -> None:

@@ -21,7 +21,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from pretune.text.chat.bounds import Budget, TemplateLimitError, check_call, check_format, check_operator, size_of
+from pretune.text.chat.bounds import (
+    Budget,
+    TemplateLimitError,
+    check_call,
+    check_format,
+    check_operator,
+    measurable,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +127,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)  # the sandbox wraps `format`
         name = getattr(function, "__name__", "")
         if isinstance(owner, str | bytes | list | dict) or name == "range":
+            args = tuple(measurable(name, args))
             check_call(name, owner, [*args, *kwargs.values()])
         out = super().call(context, function, *args, **kwargs)
         if isinstance(owner, str) and isinstance(out, str):
@@ -133,15 +142,15 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def _bounded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """A filter whose result is not too long."""
-        passed = hasattr(function, "jinja_pass_arg")
+        passed = int(hasattr(function, "jinja_pass_arg"))  # the context, or what else comes first
 
         @functools.wraps(function)
         def apply(*args: Any, **kwargs: Any) -> Any:
-            values = args[1:] if passed else args
+            first, values = args[:passed], measurable(name, args[passed:])
             self.count()
             if values:
                 check_call(name, values[0], [*values[1:], *kwargs.values()])
-            return function(*args, **kwargs)
+            return function(*first, *values, **kwargs)
 
         return apply
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from chatkit import CONVERSATIONS, OWN, TOOL, assistant, chat_tokenizer, user
+from chatkit import CONVERSATIONS, OWN, TOOL, assistant, chat_tokenizer, drawn_conversation, user
 
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.text.chat import bounds
@@ -251,3 +251,25 @@ def test_marks_of_a_format_are_what_it_writes() -> None:
         chosen = find_format(name)
         text = chosen.with_tokens(chat_tokenizer()).render([user("Hi"), assistant("Yes")], add_generation_prompt=True)
         assert all(mark in text for mark in chosen.marks if "system" not in mark), json.dumps(text)
+
+
+def test_random_conversations_are_written_as_by_transformers() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    tokens, written = role_tokens(chat_tokenizer()), 0
+    templates = {name: ChatTemplate(source, tokens) for name, source in SOURCES.items()}
+    for seed in range(80):
+        messages = drawn_conversation(seed)
+        for name, template in templates.items():
+            asks = bool(seed % 2)
+            try:
+                (want,), _ = render_jinja_template(
+                    [messages], chat_template=SOURCES[name], add_generation_prompt=asks, **tokens
+                )
+            except Exception:
+                with pytest.raises(DataError):
+                    template.render(messages, add_generation_prompt=asks)
+                continue
+            written += 1
+            assert template.render(messages, add_generation_prompt=asks) == want
+    assert written >= 1000

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from chatkit import MARKS, OWN, SYSTEM, TOOL, assistant, chat_tokenizer, user
+import transformers
+from chatkit import MARKS, OWN, SYSTEM, TOOL, assistant, chat_tokenizer, drawn_conversation, user
 
 from pretune.errors import DataError
 from pretune.text.chat.choice import find_format, role_tokens
@@ -280,3 +281,29 @@ def test_bad_conversations_are_refused(messages: list[dict], message: str) -> No
     check_messages(TWO[:3], "x:1", needs_answer=False)
     with pytest.raises(DataError, match="x:1: the last message is not the user's; end with what is to be answered"):
         check_messages(TWO, "x:1", needs_answer=False)
+
+
+def test_tokens_and_masks_are_those_of_transformers() -> None:
+    """Of a template that says itself what an assistant writes; ours looks at what comes before."""
+    tokenizer = chat_tokenizer(MARKS, (("H", "i"), ("Ċ", "Ċ"), ("Ġ", "Ġ"), ("Hi", "Ġ"), ("ä", "½")))
+    oracle = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
+    source = find_format("chatml").source
+    tagged = source.replace(
+        "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}",
+        "{{- '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}{% generation %}"
+        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}"
+        "{{ message['content'] + '<|im_end|>\\n' }}{% endif %}",
+    )
+    assert tagged != source
+    finder = AnswerFinder(ChatTemplate(source), MARKS)
+    for seed in range(200):
+        messages = drawn_conversation(seed)
+        if messages[-1]["role"] == "user" and len(messages) < 3:
+            continue
+        theirs = oracle.apply_chat_template(
+            messages, chat_template=tagged, return_dict=True, return_assistant_tokens_mask=True
+        )
+        chat = finder.find(messages)
+        (encoded,) = tokenizer.encode_kept([chat.text], None, allow_special=True)
+        assert encoded.tokens.tolist() == theirs["input_ids"]
+        assert token_spans(encoded.offsets, chat.answers).mask.astype(int).tolist() == theirs["assistant_masks"]
