@@ -29,8 +29,9 @@ from pretune.search.vectors import StoredVectors
 from pretune.search.words import WordIndex
 
 EXACT_LIMIT = 20_000
-"""Passages up to which the default compares the query with every vector: on two AVX-512 cores that takes 5 ms of 384
-numbers each; a graph of neighbours takes 2 to 3 ms at 100,000, and 0.7 ms a passage to build."""
+"""Passages up to which the default compares the query with every vector: of 384 numbers each, that takes 3 ms of one
+AVX-512 core. A graph of neighbours takes 2 to 3 ms at 100,000, where every vector takes 25, and 0.7 ms a passage to
+build (benchmarks/LOG.md)."""
 _KEPT = "the index that was there is as it was; segments that are complete stay, and the same command goes on with them"
 OWN = ("segments", "words", "nearest", "deleted", files.FILE)
 """What a folder of an index holds."""

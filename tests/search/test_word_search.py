@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from searchkit import WORDS, contents
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError, MissingPackageError, UsageError
+from pretune.find import find_class
+from pretune.search.backend import Backend
+from pretune.search.vectors import StoredVectors
 from pretune.search.words import WordIndex, best_rows, tokenization_of
 
 
@@ -107,3 +110,17 @@ def test_the_same_texts_give_the_same_bytes_in_every_process(tmp_path: Path) -> 
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
         subprocess.run([sys.executable, "-c", code, tmp_path / seed], check=True, env=environment)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'pretune\[search\]'"):
+        WordIndex.build(["a cat"], "bigrams", tmp_path)
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'pretune\[zh\]'"):
+        tokenization_of("jieba")
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    backend = find_class("search.backends", "usearch", Backend)
+    vectors = StoredVectors([np.eye(4, dtype=np.float32)])
+    with pytest.raises(MissingPackageError, match=r"pip install 'pretune\[search\]', or --backend exact"):
+        backend.build(vectors, tmp_path, {})
