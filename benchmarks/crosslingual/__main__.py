@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import statistics
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pretune.errors import PretuneError
+from benchmarks.command import run_command
 
 app = App(name="python -m benchmarks.crosslingual", help=__doc__)
 _log = logging.getLogger("benchmarks")
@@ -71,9 +70,4 @@ def table(runs: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)

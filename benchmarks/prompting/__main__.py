@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pretune.errors import PretuneError
+from benchmarks.command import run_command
 
 app = App(name="python -m benchmarks.prompting", help=__doc__)
 
@@ -38,9 +36,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)

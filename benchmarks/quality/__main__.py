@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pretune.errors import PretuneError
+from benchmarks.command import run_command
 
 app = App(name="python -m benchmarks.quality", help=__doc__)
 
@@ -96,9 +94,4 @@ def vectors(
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)

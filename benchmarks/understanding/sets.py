@@ -5,8 +5,6 @@ A set is a `LabelledSet` in the tuple `SETS` of a module `sets_*.py` beside this
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 import benchmarks.understanding
-from pretune.errors import UsageError
-from pretune.find import suggest
+from benchmarks.named_sets import choose_set, sets_of
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -72,12 +69,7 @@ class LabelledSet:
 
 def all_sets() -> dict[str, LabelledSet]:
     """Every set of the modules `sets_*.py`, by its name."""
-    sets: dict[str, LabelledSet] = {}
-    for module in pkgutil.iter_modules(benchmarks.understanding.__path__):
-        if module.name.startswith("sets_"):
-            listed = importlib.import_module(f"benchmarks.understanding.{module.name}").SETS
-            sets |= {each.name: each for each in listed}
-    return sets
+    return sets_of(benchmarks.understanding, LabelledSet)
 
 
 def find_set(name: str) -> LabelledSet:
@@ -86,10 +78,7 @@ def find_set(name: str) -> LabelledSet:
     Raises:
         UsageError: there is none.
     """
-    sets = all_sets()
-    if name not in sets:
-        raise UsageError(f"no set is called {name!r}; {suggest(name, list(sets))}")
-    return sets[name]
+    return choose_set(name, all_sets())
 
 
 def lines(path: Path, encoding: str = "utf-8-sig") -> list[str]:

@@ -8,17 +8,13 @@ python -m benchmarks.writing multi30k --minutes 60       three seeds; a run that
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from pretune.errors import PretuneError
+from benchmarks.command import run_command
 
 app = App(name="python -m benchmarks.writing", help=__doc__)
 
@@ -69,16 +65,5 @@ def measure(
     print(table(measurement.tree(), [each.name for each in chosen]))
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    """Ends as Ctrl-C does, so that the run that is going on ends too."""
-    raise SystemExit(128 + number)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _stop)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)

@@ -5,15 +5,12 @@ A set is a `WritingSet` in the tuple `SETS` of a module `sets_*.py` beside this 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import benchmarks.writing
-from pretune.errors import UsageError
-from pretune.find import suggest
+from benchmarks.named_sets import choose_set, sets_of
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -73,12 +70,7 @@ class WritingSet:
 
 def all_sets() -> dict[str, WritingSet]:
     """Every set of the modules `sets_*.py`, by its name."""
-    sets: dict[str, WritingSet] = {}
-    for module in pkgutil.iter_modules(benchmarks.writing.__path__):
-        if module.name.startswith("sets_"):
-            listed = importlib.import_module(f"benchmarks.writing.{module.name}").SETS
-            sets |= {each.name: each for each in listed}
-    return sets
+    return sets_of(benchmarks.writing, WritingSet)
 
 
 def find_set(name: str) -> WritingSet:
@@ -87,10 +79,7 @@ def find_set(name: str) -> WritingSet:
     Raises:
         UsageError: there is none.
     """
-    sets = all_sets()
-    if name not in sets:
-        raise UsageError(f"no set is called {name!r}; {suggest(name, list(sets))}")
-    return sets[name]
+    return choose_set(name, all_sets())
 
 
 def nearest(
