@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import page
-from benchmarks.writing import functions, measure, one, sets_dialogue, sets_summaries, sets_translation
+from benchmarks.writing import consistency, functions, measure, one, sets_dialogue, sets_summaries, sets_translation
 from benchmarks.writing.measure import Measurement
 from benchmarks.writing.one import Order
 from benchmarks.writing.sets import Parts, WritingSet, all_sets, nearest
@@ -189,3 +189,25 @@ def test_a_run_trains_writes_and_scores(tmp_path: Path, monkeypatch: pytest.Monk
     assert written.read_text(encoding="utf-8").splitlines() == lines
     assert again["scores"] == result["scores"]
     assert one.without_target(RECORDS[0]) == {"source": "one one"}
+
+
+def test_judges_tell_true_summaries_from_wrong_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"dialogue": "#Person1#: Tom paid 12 dollars.", "summary1": "We hear that Tom paid 12 dollars to #Person2#."},
+        {"dialogue": "#Person1#: Mary slept.", "summary1": "We hear that Mary slept."},
+    ]
+    pairs = consistency.wrong_summaries(rows)
+    assert [wrong for _, _, wrong in pairs["another name"]] == [
+        "We hear that Mary paid 12 dollars to #Person2#.",
+        "We hear that Tom slept.",
+    ]
+    assert [wrong for _, _, wrong in pairs["another number"]] == ["We hear that Tom paid 13 dollars to #Person2#."]
+    assert pairs["another dialogue"][0][2] == rows[1]["summary1"]
+    path = tmp_path / "generation" / "dialogsum" / "dialogsum.test.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("PRETUNE_DATA", str(tmp_path))
+    consistency.measure()
+    assert "| another name | 2 | 1.000 | 0.500 |" in capsys.readouterr().out
