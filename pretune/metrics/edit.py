@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from pretune import config as configuration
-from pretune.metrics.metric import MeanMetric, Scores
+from pretune.metrics.metric import MeanMetric, Scores, check_cells
 from pretune.metrics.words import split_tokens
 
 
@@ -34,6 +34,7 @@ class Edit(MeanMetric):
     def score_text(self, hypothesis: str, references: Sequence[str], source: str) -> Scores:
         """The similarity with the nearest reference; spaces at the ends of a text do not count."""
         split = split_tokens if self.config.unit == "token" else list
+        check_cells("edit", len(hypothesis), max(map(len, references)), "the metric chrf")
         written = split(hypothesis.strip())
         return {"edit": max(similarity(written, split(reference.strip())) for reference in references)}
 

@@ -24,6 +24,8 @@ from pretune.metrics.words import language_of
 
 Values = NDArray[np.float64]
 Scores = dict[str, float]
+_MAX_CHARACTERS = 1_000_000  # of a text
+_MAX_CELLS = 1 << 30  # of a table that compares each character with each
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,21 @@ class Texts:
 
         Raises:
             DataError: no texts, unequal numbers, or a hypothesis without a reference.
+            UsageError: one text in place of a list.
         """
+        for what, given in (("hypotheses", hypotheses), ("references", references), ("sources", sources)):
+            if isinstance(given, str):
+                raise UsageError(f"{what}: expected a list of texts, and this is one text: {given[:40]!r}")
         if not hypotheses:
             raise DataError("no hypotheses: give at least one text to judge")
         several = [[each] if isinstance(each, str) else list(each) for each in references or ()]
         for what, texts in (("references", several), ("sources", list(sources or ()))):
             if texts and len(texts) != len(hypotheses):
                 raise DataError(f"{len(hypotheses)} hypotheses but {len(texts)} {what}; give one for each hypothesis")
+        _check_texts("hypothesis", hypotheses)
+        _check_texts("source", sources or ())
+        for each in several:
+            _check_texts("reference", each)
         for number, source in enumerate(sources or (), 1):
             if not source.strip():
                 raise DataError(f"source {number} is empty; leave it out with its hypothesis")
@@ -79,6 +89,21 @@ class Texts:
         for index, hypothesis in enumerate(self.hypotheses):
             references = self.references[index] if self.references else ()
             yield hypothesis, references, self.sources[index] if self.sources else ""
+
+
+def _check_texts(what: str, texts: Sequence[object]) -> None:
+    """Refuses what is no text, and texts that no metric can compare in reasonable time.
+
+    Raises:
+        DataError: see above.
+    """
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise DataError(f"{what} {number} is {type(text).__name__}, not text: {str(text)[:40]}; write a text")
+        if len(text) > _MAX_CHARACTERS:
+            raise DataError(
+                f"{what} {number} has {len(text):,} characters, and {_MAX_CHARACTERS:,} are allowed; split it"
+            )
 
 
 @dataclass(frozen=True)
@@ -239,6 +264,23 @@ def check_inputs(name: str, metric: Metric, texts: Texts) -> None:
         raise UsageError(f"metric {name} compares with references: give them with --references")
     if metric.needs_sources and not texts.sources:
         raise UsageError(f"metric {name} compares with sources: give them with --sources")
+
+
+def check_cells(name: str, first: int, second: int, instead: str) -> None:
+    """Refuses two texts whose table of comparison would take all time and memory.
+
+    Args:
+        first, second: characters of the texts.
+        instead: what to use for such texts.
+
+    Raises:
+        DataError: see above.
+    """
+    if first * second > _MAX_CELLS:
+        raise DataError(
+            f"{name}: a text of {first:,} characters beside a reference of {second:,} is too long for it; split them, or "
+            f"use {instead}"
+        )
 
 
 def score(

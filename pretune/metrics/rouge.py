@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from pretune import config as configuration
 from pretune.errors import MissingPackageError
-from pretune.metrics.metric import MeanMetric, Scores, Texts, signature_of
+from pretune.metrics.metric import MeanMetric, Scores, Texts, check_cells, signature_of
 from pretune.metrics.words import is_latin, split_words
 
 _TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -66,6 +66,8 @@ class Rouge(MeanMetric):
 
     def score_text(self, hypothesis: str, references: Sequence[str], source: str) -> Scores:
         """The F-scores of a text, each beside the reference that is best for it."""
+        if any(name.startswith("rougeL") for name in self.config.types):
+            check_cells("rouge", len(hypothesis), max(map(len, references)), "--rouge.types rouge1,rouge2")
         best = self._scorer.score_multi(references, hypothesis)
         return {name: 100.0 * float(best[name].fmeasure) for name in self.config.types}
 

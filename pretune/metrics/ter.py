@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pretune import config as configuration
-from pretune.metrics.metric import Judgement, Metric, Texts
+from pretune.metrics.metric import Judgement, Metric, Texts, check_cells
 from pretune.metrics.sacre import judge_by, library
 from pretune.metrics.words import has_spaces
 
@@ -42,6 +42,8 @@ class Ter(Metric):
         characters = self.config.characters
         if characters is None:
             characters = not has_spaces(texts.language)
+        for hypothesis, references, _ in texts:
+            check_cells("ter", len(hypothesis), max(map(len, references)), "the metric chrf")
         scorer = library("ter").TER(
             normalized=self.config.normalized or characters,
             no_punct=not self.config.punctuation,

@@ -9,6 +9,7 @@ Source: Laban et al. 2022 (arXiv 2111.09525).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
@@ -25,6 +26,7 @@ from pretune.tasks.shared.predictions import Prediction
 
 _ENTAILMENT = ("entailment", "entails", "entailed", "蕴含", "蕴涵")
 _CONTRADICTION = ("contradiction", "contradicts", "矛盾")
+_log = logging.getLogger("pretune")
 _PAIRS = 4096  # that are predicted at a time
 _UNSUPPORTED = 0.5  # below it a sentence is listed
 
@@ -94,6 +96,8 @@ class Entailment(Judge):
         chances: dict[tuple[str, str], tuple[float, float]] = {}
         for first in range(0, len(pairs), _PAIRS):
             part = pairs[first : first + _PAIRS]
+            if first:
+                _log.info("%s of %s pairs of sentences judged", f"{first:,}", f"{len(pairs):,}")
             predictions = self.model.predict([pair[0] for pair in part], [pair[1] for pair in part])
             for pair, prediction in zip(part, predictions, strict=True):
                 chances[pair] = self._chances(prediction)
