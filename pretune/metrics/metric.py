@@ -25,7 +25,7 @@ from pretune.metrics.words import language_of
 Values = NDArray[np.float64]
 Scores = dict[str, float]
 _MAX_CHARACTERS = 1_000_000  # of a text
-_MAX_CELLS = 1 << 30  # of a table that compares each character with each
+_MAX_CELLS = 1 << 27  # of a table that compares each character with each
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Texts:
             DataError: no texts, unequal numbers, or a hypothesis without a reference.
             UsageError: one text in place of a list.
         """
-        for what, given in (("hypotheses", hypotheses), ("references", references), ("sources", sources)):
-            if isinstance(given, str):
-                raise UsageError(f"{what}: expected a list of texts, and this is one text: {given[:40]!r}")
+        for what, passed in (("hypotheses", hypotheses), ("references", references), ("sources", sources)):
+            if isinstance(passed, str):
+                raise UsageError(f"{what}: expected a list of texts, and this is one text: {passed[:40]!r}")
         if not hypotheses:
             raise DataError("no hypotheses: give at least one text to judge")
         several = [[each] if isinstance(each, str) else list(each) for each in references or ()]
@@ -72,8 +72,8 @@ class Texts:
                 raise DataError(f"{len(hypotheses)} hypotheses but {len(texts)} {what}; give one for each hypothesis")
         _check_texts("hypothesis", hypotheses)
         _check_texts("source", sources or ())
-        for each in several:
-            _check_texts("reference", each)
+        for number, each in enumerate(several, 1):
+            _check_texts(f"hypothesis {number}: reference", each)
         for number, source in enumerate(sources or (), 1):
             if not source.strip():
                 raise DataError(f"source {number} is empty; leave it out with its hypothesis")
@@ -278,8 +278,8 @@ def check_cells(name: str, first: int, second: int, instead: str) -> None:
     """
     if first * second > _MAX_CELLS:
         raise DataError(
-            f"{name}: a text of {first:,} characters beside a reference of {second:,} is too long for it; split them, or "
-            f"use {instead}"
+            f"{name}: a text of {first:,} characters beside a reference of {second:,} is too long for it; "
+            f"split them, or use {instead}"
         )
 
 

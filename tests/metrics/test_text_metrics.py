@@ -254,7 +254,7 @@ def test_every_metric_scores_the_same_texts() -> None:
             "hypotheses: expected a list of texts, and this is one text",
         ),
         (lambda: score("bleu", ["a", None], ["a", "b"]), DataError, "hypothesis 2 is NoneType, not text"),  # type: ignore[list-item]
-        (lambda: score("bleu", ["a"], [["b", 3]]), DataError, "reference 2 is int, not text: 3"),  # type: ignore[list-item]
+        (lambda: score("bleu", ["a"], [["b", 3]]), DataError, "hypothesis 1: reference 2 is int, not text: 3"),  # type: ignore[list-item]
         (lambda: score("bleu", ["a" * 1_000_001], ["a"]), DataError, "hypothesis 1 has 1,000,001 characters"),
         (lambda: score("rouge", ["a " * 30_000], ["a " * 30_000]), DataError, "use --rouge.types rouge1,rouge2"),
         (lambda: score("edit", ["a" * 40_000], ["b" * 40_000]), DataError, "use the metric chrf"),
