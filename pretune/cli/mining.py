@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pretune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
-    from pretune.search.negatives import EmbedTexts
+    from pretune.search.negatives import EmbedTexts, MinedPair
     from pretune.text.readers.records import Record
 
 NEGATIVES = "negatives"
@@ -80,14 +81,12 @@ def mine(
     session.say(stats.summary())
     if stats.without == stats.pairs:
         raise DataError("no pair has a negative; raise --ratio or --depth, name --corpus, or add some with --random 2")
-    judge = None if scorer is None else load_model(scorer, session)
+    mined = [pair for pair in mined if pair.negatives]
+    scores = [] if scorer is None else _scores(load_model(scorer, session), scorer, pairs, mined)
     with open_rows(output) as writer:
-        for pair in mined:
-            if pair.negatives:
-                row: dict[str, Any] = {**records[pair.number], NEGATIVES: pair.negatives, "cosines": pair.cosines}
-                if judge is not None and scorer is not None:
-                    row["scores"] = _scores(judge, scorer, pairs[pair.number], pair.negatives)
-                writer.write(row)
+        for pair, own in zip_longest(mined, scores):
+            fields_of_pair: dict[str, Any] = {NEGATIVES: pair.negatives, "cosines": pair.cosines}
+            writer.write({**records[pair.number], **fields_of_pair, **({} if own is None else {"scores": own})})
     written(session, output)
     columns = [*(["--text", text] if text != "text" else []), "--second", second, "--third", NEGATIVES]
     train = shlex.join(["--model", str(model), "--train", str(output), *columns])
@@ -99,19 +98,21 @@ def _embed(model: Model, prompt_name: str | None) -> EmbedTexts:
     return lambda texts: model.embed(list(texts), prompt_name=prompt_name)
 
 
-def _scores(judge: Model, folder: Path, pair: tuple[str, str], negatives: Sequence[str]) -> list[float]:
-    """A model's scores of the second text and of each negative.
+def _scores(
+    judge: Model, folder: Path, pairs: Sequence[tuple[str, str]], mined: Sequence[MinedPair]
+) -> list[list[float]]:
+    """A model's scores of the second text and of each negative, for each pair.
 
     Raises:
         UsageError: it gives a pair no number.
     """
     from pretune.evaluate.pair_scoring import score_pairs
 
-    further = [pair[1], *negatives]
-    scores: list[float] = score_pairs(
-        judge.network, judge.tokenizer, folder, [pair[0]] * len(further), further
-    ).tolist()
-    return scores
+    further = [[pairs[pair.number][1], *pair.negatives] for pair in mined]
+    firsts = [pairs[pair.number][0] for pair, own in zip(mined, further, strict=True) for _ in own]
+    seconds = [text for own in further for text in own]
+    scores = iter(score_pairs(judge.network, judge.tokenizer, folder, firsts, seconds).tolist())
+    return [list(islice(scores, len(own))) for own in further]
 
 
 def _read_pairs(paths: Sequence[str], text: str, second: str) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:
