@@ -1,8 +1,8 @@
 """AnglE: as CoSENT, with an angle in complex space in place of the cosine, whose gradient does not vanish at its ends.
 
 Data: as of `cosent`. The first half of a vector is its real part, the second half the imaginary one. The absolute value
-is compared, as in the authors' code: opposite vectors count as equal ones, so begin with a model whose pairs have cosines
-above 0 (`findings/angle_loss_takes_opposites_for_equals.sh`).
+is compared, as in the authors' code: opposite vectors count as equal ones, so begin with a model whose pairs have
+cosines above 0 (`findings/angle_loss_takes_opposites_for_equals.sh`).
 
 Source: Li and Li 2023, AnglE (arXiv 2309.12871), equation 6; `AnglELoss` of sentence-transformers, whose form it is.
 """
