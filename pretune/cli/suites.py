@@ -1,18 +1,23 @@
-"""Verbs that fine-tune and score a model on each set of a suite: evaluate clue."""
+"""Verbs that score a model on several sets: evaluate clue, which fine-tunes it, and evaluate lm, which does not."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from pretune.cli.answers import is_terminal
+from pretune.cli.loading import OfBase, OfStep, load_model, written
+from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.session import DEFAULT, Args, Common
+from pretune.errors import UsageError
 
+LM_USAGE = "pretune evaluate lm DATA... --model FOLDER [--flag VALUE]..."
 CLUE_USAGE = "pretune evaluate clue FOLDER --model FOLDER [--flag VALUE]..."
 
 
@@ -60,3 +65,66 @@ def clue(
     else:
         result.table().print(sys.stdout)
     session.say(f"written: {output / 'clue.json'}")
+
+
+def lm(
+    *data: Path,
+    model: Path,
+    shots: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    limit: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    delimiter: str | None = None,
+    seed: int = 0,
+    output: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    step: OfStep = None,
+    base: OfBase = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Score a language model by likelihood on sets of choices, sentence pairs and cloze texts, without training.
+
+    A set is a file of records with query, choices and gold; context_options, continuation and gold; sentence_good and
+    sentence_bad; or text, whose last word is asked for. Prints acc, acc_norm (for each character) and acc_bytes as
+    lm-eval computes them. A masked model is scored by pseudo-likelihood. With --output it goes on where it stopped.
+
+    Args:
+        data: files, and folders with files of such records.
+        model: folder of the model.
+        shots: solved examples before each question, drawn from the set itself and not scored.
+        limit: score the first so many records of each set.
+        delimiter: what stands between a query and a choice; by default that of lm-eval's prompts, else a space.
+        seed: of the examples.
+        output: file to write the scores to, as JSON.
+        as_json: print JSON on a terminal too.
+    """
+    if not data:
+        raise UsageError("name a file or a folder of sets, such as piqa.jsonl")
+    if output is not None and suffix_of(output) != ".json":
+        raise UsageError(f"--output {output}: scores are written as JSON; expected a name that ends in .json")
+    if output is not None and not output.is_file():  # one that is there is gone on with
+        check_output(output)
+    loaded = load_model(model, session, "fp32", step=step, base=base)
+    from pretune.evaluate.choice_scores import ChoiceScores, score_set
+    from pretune.evaluate.choice_sets import find_files, read_set
+
+    files = find_files(data)
+    session.say(f"scoring {model} on {', '.join(file.stem for file in files)}")
+    settings: dict[str, Any] = {"shots": shots, "limit": limit, "delimiter": delimiter, "seed": seed}
+    settings |= {"precision": session.precision or "fp32", "step": step}
+    result = ChoiceScores(str(model), settings)
+    if output is not None:
+        result = ChoiceScores.continued(str(model), settings, output)
+    for number, file in enumerate(files, 1):
+        if file.stem in result.sets:
+            session.say(f"{file.stem} ({number} of {len(files)}): scored before")
+            continue
+        chosen = read_set(file, delimiter, shots=shots, limit=limit, seed=seed)
+        session.say(f"{chosen.name} ({number} of {len(files)}): {len(chosen.items):,} items")
+        result.sets[chosen.name] = score_set(loaded._fused, loaded.tokenizer, chosen)
+        if output is not None:
+            result.write(output)
+    if as_json or not is_terminal():
+        print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
+    else:
+        result.table().print(sys.stdout)
+    if output is not None:
+        written(session, output)

@@ -8,7 +8,6 @@ from cyclopts import App, Group
 
 from pretune.cli import judging
 from pretune.cli.chatting import chat
-from pretune.cli.choices import LM_USAGE, lm
 from pretune.cli.compressing import USAGE, compress
 from pretune.cli.deltas import join, merge, register_delta
 from pretune.cli.embedding import embed
@@ -16,7 +15,7 @@ from pretune.cli.evaluating import evaluate
 from pretune.cli.export import export
 from pretune.cli.language import fill, generate, score
 from pretune.cli.predicting import predict
-from pretune.cli.suites import CLUE_USAGE, clue
+from pretune.cli.suites import CLUE_USAGE, LM_USAGE, clue, lm
 from pretune.cli.verify import verify
 
 
