@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("pretune")
-_SUFFIX = re.compile(r"\.\w{1,10}$")  # how the name of a file may end
+_SUFFIX = re.compile(r"\.\w{1,10}$|\.\{[^{}]+\}|\}\S*\.\w{1,10}$")  # how the name of a file, or of two, may end
 CHUNK = 512  # texts that are in memory at once while a stream is read
 SECOND_COLUMN = "--second names the column of the second text of pairs"
 

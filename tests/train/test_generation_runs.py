@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ def test_the_command_line_from_end_to_end(tmp_path: Path, capsys: pytest.Capture
     assert main(["predict", run, "fox dog", "--top", "3", "--json"]) == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(line["candidates"]) == 3
+    table = tmp_path / "out.csv"
+    assert main(["predict", run, f"{tmp_path}/val.{{en,de}}", "--top", "2", "--output", str(table)]) == 0
+    with table.open(encoding="utf-8", newline="") as file:
+        rows_of_table = list(csv.DictReader(file))
+    assert len(rows_of_table) == 8
+    assert {"text", "target", "generated_text", "candidates"} <= rows_of_table[0].keys()
+    capsys.readouterr()
     assert main(["evaluate", run, f"{tmp_path}/val.{{en,de}}", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert {"bleu", "ended", "loss", "perplexity"} <= scores.keys()
