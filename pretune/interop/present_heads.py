@@ -72,7 +72,8 @@ class _HeadNames:
     def present(self) -> tuple[tuple[str, ...], dict[str, str]]:
         """The heads that are there, and of the class's heads that are not the first absent weight.
 
-        A head without weights of its own is there if the class says so, and the model's own pooler if nothing else is.
+        A head without weights of its own is there if the class or pretune says so, and the model's own pooler if
+        nothing else is.
         Of the heads whose last layers have the same name, such as the classes of sequences and of tokens, the one that
         was saved or that the class says is there, else the first.
         """
@@ -87,9 +88,9 @@ class _HeadNames:
             needed = [name for name in names[role] if name.endswith(".weight")]
             absent = [name for name in needed if name not in self.plain]
             here = not absent and not taken & set(own)
-            if here and (
-                any(n in self.plain for n in own) or (not own if self.stated is None else role in self.stated)
-            ):
+            is_told = not own if self.stated is None else role in self.stated
+            is_recorded = role in self.saved and not names[role]  # beside another head, for which there is no class
+            if here and (any(n in self.plain for n in own) or is_told or is_recorded):
                 present.append(role)
                 taken |= set(own)
             elif any(name.startswith(f"heads.{role}.") for name in self.plain):  # saved under our own names

@@ -107,7 +107,8 @@ class Mixture(Objective):
             for role, head in member.heads(model).items():
                 heads.setdefault(role, head)
                 owner = owners.setdefault(role, member)
-                if owner is not member and owner.has_own_samples and member.has_own_samples:
+                is_shared = owner.shares_head and member.shares_head
+                if owner is not member and owner.has_own_samples and member.has_own_samples and not is_shared:
                     raise UsageError(
                         f"{owner.name} and {member.name} have one head, {role!r}; train them in runs of their own"
                     )

@@ -70,6 +70,7 @@ class Objective(nn.Module):
         has_own_samples: no other objective reads its samples, so that of a mixture it is a part for itself.
         repeats_in_step: a step may take a sample of one epoch and the same one of the next, as where it is corrupted
             anew each time; else a step ends with the epoch.
+        shares_head: its head is one that the model has anyway, so that several tasks may train the same.
     """
 
     name: ClassVar[str] = ""
@@ -84,6 +85,7 @@ class Objective(nn.Module):
     is_sparse: ClassVar[bool] = False
     has_own_samples: ClassVar[bool] = False
     repeats_in_step: ClassVar[bool] = True
+    shares_head: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0
     words: bool = False

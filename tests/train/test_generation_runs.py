@@ -82,6 +82,24 @@ def test_lora_and_what_is_saved(tmp_path: Path) -> None:
     assert TOKENIZER.decode(run.tolist()).strip() == before[0]["generated_text"]
 
 
+def test_tasks_that_write_share_a_head_beside_a_classifier(tmp_path: Path) -> None:
+    """The head is the model's own: saved and read again though it has no weights of its own."""
+    gpt2(tmp_path / "gpt2", 0.05)
+    rows = [{**row, "label": "ab"[n % 2], "title": "a cat"} for n, row in enumerate(copies(16))]
+    tasks = {
+        "copy": {"task": "generation", "max_new_tokens": 8},
+        "title": {"task": "generation", "max_new_tokens": 8, "data": {"columns": {"target": "title"}}},
+        "topic": {"task": "classification"},
+    }
+    run = str(tmp_path / "run")
+    pretune.finetune(model=str(tmp_path / "gpt2"), task=tasks, train=rows, steps=4, output=run, **FIELDS)
+    model = pretune.load(run, device="cpu")
+    assert sorted(model.network.heads) == ["classification", "clm"]
+    for name in ("copy", "title"):
+        assert isinstance(model.predict(["fox dog"], task=name)[0]["generated_text"], str)
+    assert model.predict(["fox dog"], task="topic")[0].label in "ab"
+
+
 def test_the_command_line_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_bart(tmp_path / "bart", 0.05)
     for name, count in (("train", 24), ("val", 8)):

@@ -60,6 +60,7 @@ class GenerationTask(Task[GenerationExampleT, WrittenRow, GenerationPrediction],
     """
 
     role: ClassVar[str] = "clm"
+    shares_head: ClassVar[bool] = True
     main_metric: str = "bleu"
 
     class Config(Task.Config):

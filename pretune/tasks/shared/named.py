@@ -14,7 +14,8 @@ def name_tasks(tasks: Mapping[str, type[AnyTask]]) -> dict[str, type[AnyTask]]:
     """Gives each task its name, and a head that no other has.
 
     One keeps the head that it has when it is trained alone, so that `transformers` reads it from the model's files: the
-    first that classifies texts, else the first of all. The head of any other is called `task_` and its name.
+    first that classifies texts, else the first of all. The head of any other is called `task_` and its name, unless it
+    is one that the model has anyway.
 
     Args:
         tasks: their classes by name.
@@ -29,7 +30,7 @@ def name_tasks(tasks: Mapping[str, type[AnyTask]]) -> dict[str, type[AnyTask]]:
 
 
 def _named(task: type[AnyTask], name: str, *, is_kept: bool) -> type[AnyTask]:
-    role = task.role if is_kept or not task.role else f"task_{name}"
+    role = task.role if is_kept or not task.role or task.shares_head else f"task_{name}"
     values = {"name": name, "role": role, "__module__": task.__module__}
     named: type[AnyTask] = new_class(task.__name__, (task,), exec_body=lambda body: body.update(values))
     return named
