@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pretune.api import load
 from pretune.config import validate
+from pretune.errors import UsageError
 from pretune.model import Model
 from pretune.runtime.precision import Name as Precision
 from pretune.search.build import IndexSettings, build_index, default_window
@@ -75,6 +76,8 @@ def index(
     encoder = None
     if model is not None:
         loaded, path = (model, "") if isinstance(model, Model) else (loader(str(model)), str(model))
+        if loaded.is_sparse:
+            raise UsageError(f"{path or 'the model'}: makes sparse vectors; an index takes a model of dense ones")
         encoder = Encoder(loaded, path, query_prompt, passage_prompt)
     usual = WindowConfig() if unit == "characters" else default_window(encoder)
     asked = {"size": size, "overlap": overlap, "unit": unit}

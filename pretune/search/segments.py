@@ -137,9 +137,9 @@ class StoredSegment:
 
     def __init__(self, folder: Path, passages: int, width: int | None) -> None:
         self.folder = folder
-        size = (folder / "passages.jsonl").stat().st_size
+        self._texts, self._documents = (_mapped(folder / name) for name in ("passages.jsonl", "documents.jsonl"))
         self._lines = read_array(folder / "lines.npy", (passages + 1,), np.int64)
-        if self._lines[0] != 0 or self._lines[-1] != size or (np.diff(self._lines) < 1).any():
+        if self._lines[0] != 0 or self._lines[-1] != len(self._texts) or (np.diff(self._lines) < 1).any():
             raise DataError(f"{folder / 'lines.npy'}: does not fit the lines of passages.jsonl; {_REMEDY}")
         self.numbers = read_array(folder / "numbers.npy", (passages,), np.int64)
         self.vectors: Vectors | None = None
@@ -149,27 +149,29 @@ class StoredSegment:
     def passage(self, row: int) -> Passage:
         """A passage by its row in the segment."""
         begin, end = int(self._lines[row]), int(self._lines[row + 1])
-        with (self.folder / "passages.jsonl").open("rb") as file:
-            file.seek(begin)
-            return _parse_passage(self.folder, file.read(end - begin))
+        return _parse_passage(self.folder, self._texts[begin:end].tobytes())
 
     def all_passages(self) -> Iterator[Passage]:
         """Every passage, in order."""
-        with (self.folder / "passages.jsonl").open("rb") as file:
-            for line in file:
-                yield _parse_passage(self.folder, line)
+        return (self.passage(row) for row in range(len(self._lines) - 1))
 
     def documents(self) -> Iterator[Document]:
         """The documents that begin here, without their texts, in order."""
         path = self.folder / "documents.jsonl"
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    row = json.loads(line)
-                    fields: dict[str, Value] = dict(row["fields"])
-                    yield Document(str(row["id"]), "", str(row["title"]), fields, f"{path}:{number}")
-                except (ValueError, KeyError, TypeError, RecursionError) as error:
-                    raise DataError(f"{path}:{number}: is no document of an index: {error}; {_REMEDY}") from None
+        for number, line in enumerate(self._documents.tobytes().splitlines(), 1):
+            try:
+                row = json.loads(line)
+                fields: dict[str, Value] = dict(row["fields"])
+                yield Document(str(row["id"]), "", str(row["title"]), fields, f"{path}:{number}")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise DataError(f"{path}:{number}: is no document of an index: {error}; {_REMEDY}") from None
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, which stay when a writer removes it. Shape: return: (bytes,)"""
+    if not path.stat().st_size:
+        return np.zeros(0, np.uint8)
+    return np.memmap(path, np.uint8, "r")
 
 
 def _parse_passage(folder: Path, line: bytes) -> Passage:

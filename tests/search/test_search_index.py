@@ -176,6 +176,24 @@ def test_a_killed_change_leaves_the_old_index(index: SearchIndex, monkeypatch: p
     assert pretune.open_index(index.folder, index.encoder.model).documents == 50
 
 
+def test_a_reader_keeps_what_a_writer_removes(index: SearchIndex) -> None:
+    index.delete(["d0-1", "d0-2"])
+    reader = pretune.open_index(index.folder, index.encoder.model)
+    hits = reader.search("the lazy dog", 28)
+    index.compact()
+    assert not (index.folder / reader.manifest.segments[0].folder).exists()
+    assert reader.search("the lazy dog", 28) == hits
+    assert reader.search("the lazy dog", 28, where=["year>=1995"])
+    again = pretune.open_index(index.folder, index.encoder.model)  # whose BM25 no longer counts what was deleted
+    assert set(ids(again.search("the lazy dog", 28))) == set(ids(hits))
+
+
+def test_a_model_of_sparse_vectors_is_refused(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "is_sparse", True)
+    with pytest.raises(UsageError, match="makes sparse vectors"):
+        pretune.index(records(3), tmp_path / "i", model=model)
+
+
 def test_an_index_of_another_model_is_refused(index: SearchIndex, tmp_path: Path) -> None:
     other = load_model(save_model(tmp_path / "other"))
     for weight in other.network.parameters():
