@@ -163,11 +163,12 @@ def encode_pairs(
     apart = model.has_encoder  # two sequences, each with its own beginning
     texts = [continuation if apart else context + continuation for context, continuation in moved]
     wholes = encode_prompts(model, tokenizer, texts, special_tokens, "text")
-    vocabulary, out = tokenizer.vocabulary, []
+    vocabulary, out, joined = tokenizer.vocabulary, [], 0
     for n, ((context, _), whole) in enumerate(zip(moved, wholes, strict=True)):
         tokens = before[distinct[context]]
         continuation = whole if apart else whole[len(tokens) :]
         if not apart:
+            joined += not np.array_equal(whole[: len(tokens)], tokens)
             tokens, continuation = _begin(model, vocabulary, tokens, continuation)
         if not len(continuation):
             raise ContinuationError(
@@ -177,6 +178,13 @@ def encode_pairs(
                 "context before a space, or begin the choice with one",
             )
         out.append(EncodedPair(tokens, continuation))
+    if joined:
+        _log.warning(
+            "%s of %s continuations share a token with their context, and are scored without its characters, as by "
+            "lm-eval; end such a context before the token",
+            f"{joined:,}",
+            f"{len(pairs):,}",
+        )
     return out
 
 

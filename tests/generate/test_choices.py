@@ -279,3 +279,15 @@ def test_a_loaded_model_scores_one_context_or_many(tmp_path: Path) -> None:
     assert [c.log_prob for c in one] == pytest.approx([c.log_prob for c in many[1]])
     with pytest.raises(DataError, match="score_choices: choice 1 holds the number 3"):
         model.score_choices("a", [3])  # type: ignore[list-item]
+
+
+def test_a_token_across_the_border_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = byte_tokenizer()
+    save_gpt2(tmp_path, tokenizer)
+    model = load_model(tmp_path).eval()
+    assert len(tokenizer.encode("the c")) > len(tokenizer.encode("the cat")) - len(tokenizer.encode("at"))
+    with caplog.at_level("WARNING", "pretune"):
+        encode_pairs(model, tokenizer, [("the", " cat"), ("the", " dog")])
+        assert not caplog.records
+        encode_pairs(model, tokenizer, [("the q", "uick brown"), ("the", " dog")])
+    assert "1 of 2 continuations share a token with their context, and are scored without its" in caplog.text
