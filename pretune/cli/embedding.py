@@ -141,24 +141,36 @@ def embed(
         return
     if suffix_of(rows.output) == ".npz":
         raise UsageError(f"--output {rows.output}: a .npz file holds vectors of tokens or words; write .npy")
+    _write_texts(loaded, adapters, read_rows(texts, rows, loaded, second), rows, pooling, options)
+    written(session, rows.output)
+    if is_array:
+        code = f"import numpy; print(numpy.load({str(rows.output)!r}).shape)"
+        session.say(f"next: python -c {quoted(code)}")
+
+
+def _write_texts(
+    model: Model,
+    adapters: Adapters,
+    text_rows: Iterable[TextRow],
+    rows: RowFlags,
+    pooling: Pooling | None,
+    options: dict[str, Any],
+) -> None:
+    """Writes the vector of each text, and of each second one: as one array, or beside the texts."""
 
     def vectors(part: list[TextRow]) -> list[NDArray[np.float32]]:
         if adapters.adapter_column is not None:
             options["adapter"] = adapters.names((row.inputs, row.origin) for row in part)
         with named_rows(part):
-            return [loaded.embed(texts, pooling, **options) for texts in _sides(part)]
+            return [model.embed(texts, pooling, **options) for texts in _sides(part)]
 
-    embedded = ((part, vectors(part)) for part in chunks(read_rows(texts, rows, loaded, second)))
-    with unknown_said_once(loaded):
-        if is_array:
+    embedded = ((part, vectors(part)) for part in chunks(text_rows))
+    with unknown_said_once(model):
+        if suffix_of(rows.output) == ".npy":
             assert rows.output is not None  # it has a suffix
             _save_array(rows.output, (sides for _, sides in embedded))
         else:
             _write_vectors(rows, embedded)
-    written(session, rows.output)
-    if is_array:
-        code = f"import numpy; print(numpy.load({str(rows.output)!r}).shape)"
-        session.say(f"next: python -c {quoted(code)}")
 
 
 def _sides(part: Sequence[TextRow]) -> list[list[str]]:
