@@ -16,10 +16,11 @@ from pretune.compress.distil import Distilled
 from pretune.config import validate
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.find import variants
+from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model, save_model
 from pretune.loss import Term
 from pretune.nn.model_protocol import TrainableModel
+from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.recipe import Recipe
 from pretune.train.shapes import pad_to_bucket
@@ -70,7 +71,8 @@ def terms_of(components: TrainComponents, batch: Batch, *, training: bool = Fals
 @pytest.mark.parametrize("task", sorted(set(variants("tasks")) - UNSCORED))
 def test_every_task_compares_answers(task: str, tmp_path: Path) -> None:
     """A student of all layers answers as its teacher, to rounding; one of a single layer does not."""
-    base = replaced(task_recipe(tmp_path, task, "bert"), distil={})
+    writes = find_class("tasks", task, Task).shares_head  # which no bidirectional encoder can
+    base = replaced(task_recipe(tmp_path, task, "gpt2" if writes else "bert"), distil={})
     teacher_of(base, tmp_path / "teacher")
     equal = student_of(base, tmp_path / "teacher", {"keep": [0, 1]})
     (batch,) = batches(equal)
@@ -80,7 +82,8 @@ def test_every_task_compares_answers(task: str, tmp_path: Path) -> None:
     differs = [term for name, term in terms_of(other, batch, training=True).items() if name.startswith("soft_")]
     assert len(same) == len(differs) == 1
     assert same[0].sum.item() == pytest.approx(0.0, abs=1e-3)
-    assert differs[0].sum.item() > max(1e-3, 100 * abs(same[0].sum.item()))
+    least = 1e-6 if writes else 1e-3  # scores of a vocabulary by random weights are nearly equal
+    assert differs[0].sum.item() > max(least, 100 * abs(same[0].sum.item()))
     assert differs[0].count == other.objective.counts(batch)[differs[0].name] > 0
     differs[0].sum.backward()
     touched = [p.grad for p in other.model.stack.parameters() if p.grad is not None]
