@@ -9,8 +9,6 @@ A judge that knows nothing has 0.5. Which names and numbers are put in is a func
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from typing import Any
 import numpy as np
 from cyclopts import App
 
+from benchmarks.command import run_command
 from benchmarks.texts import text_file
-from pretune.errors import PretuneError
 from pretune.metrics.metric import Metric, Texts, build_metric
 from pretune.metrics.names import capitalised_names
 
@@ -97,9 +95,4 @@ def preference(metric: Metric, triples: Sequence[tuple[str, str, str]]) -> float
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        app()
-    except PretuneError as error:
-        print(f"pretune: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    run_command(app)
