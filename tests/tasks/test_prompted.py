@@ -18,6 +18,9 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, save_t5, wor
 import pretune
 from pretune.cli import main
 from pretune.errors import DataError, UsageError
+from pretune.generate.continuations import score_exactly
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.vocabulary import Vocabulary
 from pretune.prompts.prompt import Prompt
 from pretune.tasks.prompted import Prompted
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -373,3 +376,14 @@ def test_a_prompt_in_a_chat_template(models: dict[str, Path], tmp_path: Path) ->
     assert list(prediction.probabilities.values()) == pytest.approx(wanted, rel=1e-4)
     assert model.prompted(shots=shots, shot_count=1, **options).render(["a hat"]) == [prompt + " "]
     assert model.predict("a hat", calibrate="pmi", **options).label in ONE
+
+
+def test_scores_of_words_are_not_rounded_to_bf16() -> None:
+    """Words that are nearly as probable were equal, as a score of 16 in bf16 is one of 15.94, 16 and 16.125."""
+    torch.manual_seed(0)
+    head = VocabularyHead(Vocabulary.of(torch.nn.Parameter((4 * torch.randn(50, 32)).bfloat16())), predicts="next")
+    rows, tokens = torch.randn(5, 32).bfloat16(), torch.tensor([[3, 4, 40]]).expand(5, -1)
+    vocabulary = head.vocabulary.row(torch.arange(50)).float()
+    wanted = (rows.float() @ vocabulary.T)[:, [3, 4, 40]]
+    assert (head(rows).float()[:, [3, 4, 40]] - wanted).abs().max() > 0.02
+    assert torch.allclose(score_exactly(head, rows, tokens), wanted, atol=1e-4)

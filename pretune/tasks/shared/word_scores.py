@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pretune.batch import Batch, ragged
 from pretune.errors import UsageError
-from pretune.generate.continuations import Request, score_continuations
+from pretune.generate.continuations import Request, score_continuations, score_exactly
 from pretune.generate.targets import Target, score_targets
 from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
@@ -275,6 +275,11 @@ def _log_probs(head: VocabularyHead, rows: Tensor, tokens: Tensor) -> Tensor:
     block = len(rows) if torch.is_grad_enabled() else _SCORED
     parts = []
     for first in range(0, len(rows), max(block, 1)):
-        logits: Tensor = head(rows[first : first + block]).float()
-        parts.append(logits[:, tokens] - logits.logsumexp(dim=1, keepdim=True))
+        some = rows[first : first + block]
+        scores: Tensor = head(some)
+        logits = scores.float()
+        chosen = logits[:, tokens]
+        if scores.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+            chosen = score_exactly(head, some, tokens.expand(len(some), -1))
+        parts.append(chosen - logits.logsumexp(dim=1, keepdim=True))
     return torch.cat(parts) if parts else rows.new_zeros((0, len(tokens)), dtype=torch.float32)
