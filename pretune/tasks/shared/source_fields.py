@@ -21,7 +21,8 @@ TARGETS = (
     *("headline", "reference", "references"),
 )
 """Usual names of fields, of which the first that a record has is read where no field is named."""
-_SEVERAL = 9  # numbered fields of targets, such as summary1 and summary2
+_MANY = ("target", "summary", "translation", "answer", "reference")  # that may be numbered, such as summary1
+_SEVERAL = 5
 _NUMBERED = re.compile(r"(.*?)_?(\d)")
 
 
@@ -81,10 +82,8 @@ def target_columns(columns: LabelledConfig, needed: bool) -> list[Column]:
     named = _named(columns)
     if named != (TARGETS[0],):
         return [Column(name, "columns.target", required=needed) for name in named]
-    usual = [
-        *TARGETS[1:],
-        *(f"{name}{mark}{n}" for n in range(1, _SEVERAL + 1) for name in TARGETS for mark in ("", "_")),
-    ]
+    numbers = [f"{mark}{n}" for n in range(1, _SEVERAL + 1) for mark in ("", "_")]
+    usual = [*TARGETS[1:], *(f"{name}{number}" for number in numbers for name in _MANY)]
     first = Column(TARGETS[0], "columns.target", required=needed, alternatives=tuple(usual))
     return [first, *(Column(name, "", required=False) for name in usual)]
 
@@ -113,7 +112,7 @@ def read_target(fields: Record, columns: LabelledConfig, source: str) -> TargetT
     """
     named = _named(columns)
     if named == (TARGETS[0],):
-        numbered = [name for name in fields if (m := _NUMBERED.fullmatch(name)) and m[1] in TARGETS]
+        numbered = [name for name in fields if (m := _NUMBERED.fullmatch(name)) and m[1] in _MANY]
         single = next((name for name in TARGETS if name in fields and name != source), None)
         if single is None and numbered:
             first = _NUMBERED.fullmatch(numbered[0])
