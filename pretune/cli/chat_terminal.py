@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,19 @@ _HELP = """/system TEXT  begin anew with a system message; without a text, witho
 A line that ends with \\ goes on in the next one; a line of three quotes begins and ends a message of many lines.
 Ctrl-C stops an answer."""
 _QUOTES = '"""'
+
+
+@contextmanager
+def _each_interrupt() -> Iterator[None]:
+    """Lets every Ctrl-C raise `KeyboardInterrupt`, where a verb that ends takes only the first for one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class ChatTerminal:
@@ -61,6 +76,10 @@ class ChatTerminal:
         with suppress(ImportError):
             import readline  # noqa: F401  # lines can be edited, and come again
         self._say("/help lists the commands; Ctrl-D leaves")
+        with _each_interrupt():
+            self._talk()
+
+    def _talk(self) -> None:
         while True:
             try:
                 text = self._question()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -246,6 +247,11 @@ def test_a_real_terminal(model: Model) -> None:
     )  # fmt: skip
     os.close(child)
     text = read_until(parent, lambda text: "> " in text)
+    os.write(parent, b"Hi\n")
+    text += read_until(parent, lambda text: text.rstrip().endswith(">") and "\n" in text)
+    for _ in range(3):  # as Ctrl-C does, where nothing is written; each counts, not the first alone
+        process.send_signal(signal.SIGINT)
+        text += read_until(parent, lambda text: "Ctrl-D leaves" in text and text.rstrip().endswith(">"))
     os.write(parent, b"Hi\n")
     text += read_until(parent, lambda text: text.rstrip().endswith(">") and "\n" in text)
     os.write(parent, b"\x04")
