@@ -29,7 +29,7 @@ def refuse_dense(rows: RowFlags, flags: Mapping[str, object]) -> None:
     """Refuses what only dense vectors have.
 
     Args:
-        flags: of dense vectors, by name.
+        flags: by name; those of dense vectors must not be there.
 
     Raises:
         UsageError: one of them, or a file of dense vectors, is asked for.
@@ -39,7 +39,7 @@ def refuse_dense(rows: RowFlags, flags: Mapping[str, object]) -> None:
     if suffix_of(rows.output) == SUFFIX and rows.id is not None:
         raise UsageError(f"--id {rows.id}: a {SUFFIX} file has no place for it; write .jsonl")
     for flag, value in flags.items():
-        if value:
+        if value and flag != "combine":  # which is of several layers
             raise UsageError(f"--{flag}: this model's vectors are sparse; leave it out, or name a --pooling")
 
 

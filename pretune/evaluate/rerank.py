@@ -6,7 +6,7 @@ held-out queries, first stage and new order, each scored -> RerankingCheck: is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +24,8 @@ from pretune.tasks.shared.ranking_records import RankingExample
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.wording import counted
 
+Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[list[float]]]
+"""Scores of the passages of some queries: a `Reranker`, or what is used like it."""
 _RESAMPLES, _LEVEL = 1000, 0.95  # of the interval of the mean gain
 _MEASURES = ("nDCG@10", "RR@10", "R@1")
 
@@ -137,7 +139,7 @@ def rank(candidates: Sequence[tuple[str, str]], scores: Sequence[float]) -> list
 
 
 def check_reranking(
-    reranker: Reranker, queries: Sequence[HeldOutQuery], measure: str = "RR@10", *, seed: int = 0
+    reranker: Scorer, queries: Sequence[HeldOutQuery], measure: str = "RR@10", *, seed: int = 0
 ) -> RerankingCheck:
     """Compares the order of a first stage with that of a reranker on the same candidates.
 
