@@ -67,7 +67,8 @@ def _task_of_heads(model: LanguageModel) -> str:
     """The task of the heads of a model that records none: classification, unless they are for another task."""
     for name in variants("tasks"):
         task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
-        if task.reads(model) or ("classification" not in model.heads and task.role in model.heads):
+        is_of_head = task.role in model.heads and not task.shares_head  # which says nothing of what it was trained for
+        if task.reads(model) or ("classification" not in model.heads and is_of_head):
             return name
     return "classification"
 

@@ -47,6 +47,7 @@ class Sparse(Similarity):
 
     name: ClassVar[str] = "sparse"
     role: ClassVar[str] = "mlm"
+    shares_head: ClassVar[bool] = True
     reads_windows: ClassVar[bool] = False
     is_sparse: ClassVar[bool] = True
 

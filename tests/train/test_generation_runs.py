@@ -144,3 +144,11 @@ def test_the_command_line_from_end_to_end(tmp_path: Path, capsys: pytest.Capture
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(run)
     assert type(theirs) is transformers.BartForConditionalGeneration
     assert theirs.generation_config.num_beams == 2
+
+
+def test_a_model_that_writes_was_trained_for_no_task_by_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpt2(tmp_path)
+    assert main(["predict", str(tmp_path), "a text", "--no-allocator", "--device", "cpu"]) == 64
+    assert "has no classification head (its heads: clm); fine-tune it" in capsys.readouterr().err
