@@ -55,6 +55,7 @@ class DeltaRecord(configuration.Config):
         labels: names of the classes of a standard head, in the order of its scores.
         problem_type: what the scores of a classification head are.
         pooling: what makes one vector of a sequence's rows; None where that is as with the base.
+        sparse: its vectors are those of the vocabulary, by SPLADE.
         metadata: what the model says of itself, such as who makes its heads.
     """
 
@@ -69,6 +70,7 @@ class DeltaRecord(configuration.Config):
     labels: tuple[str, ...] | None = None
     problem_type: ProblemType = SINGLE_LABEL
     pooling: PoolingMode | None = None
+    sparse: bool = False
     metadata: Metadata = Metadata()
 
 
@@ -156,6 +158,7 @@ def save_delta(
         labels=None if role is None else tuple(class_labels(model, role) or ()),
         problem_type=getattr(model.heads[role], "problem_type", SINGLE_LABEL) if role else SINGLE_LABEL,
         pooling=_own_pooling(model.vectors),
+        sparse=model.vectors is not None and model.vectors.sparse_pool is not None,
         metadata=model.metadata.model_copy(update={"heads": heads}),
     )
     write_delta(directory, record, {**tensors, **model.extra_weights}, tokenizer and fit_tokenizer(tokenizer, model))

@@ -132,7 +132,9 @@ def put_on(model: LanguageModel, folder: Path, record: DeltaRecord, tensors: Map
     if model.loaded is not None:
         model.loaded.initialised = [name for name in model.loaded.initialised if name not in tensors]
     model.metadata, model.extra_weights = record.metadata, extra
-    if record.pooling is not None:
+    if record.sparse:
+        model.vectors = TextVectors.sparse()
+    elif record.pooling is not None:
         model.vectors = TextVectors.pooled(record.pooling)
     return model
 

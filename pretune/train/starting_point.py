@@ -76,7 +76,9 @@ class StartingPoint:
             record = read_record(self.deltas)
             check_base(model, self.deltas, record)
             model.metadata = record.metadata.model_copy(update={"base": None, "heads": {}})
-            if record.pooling is not None:
+            if record.sparse:
+                model.vectors = TextVectors.sparse()
+            elif record.pooling is not None:
                 model.vectors = TextVectors.pooled(record.pooling)
         return model
 

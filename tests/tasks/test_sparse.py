@@ -172,3 +172,21 @@ def test_embed_writes_weights_and_matrices(trained: Path, tmp_path: Path, capsys
     assert main(["embed", str(trained), "the fox", "--output", str(tmp_path / "out.npy")]) == 64
     assert "this model's vectors are sparse; write .npz or .jsonl" in capsys.readouterr().err
     assert main(["embed", str(trained.parent / "bert"), "the fox", "--output", str(tmp_path / "other.npz")]) == 64
+
+
+def test_deltas_remember_that_vectors_are_sparse(tmp_path: Path) -> None:
+    save_bert(tmp_path / "bert", WORDS)
+    trained = pretune.finetune(
+        model=str(tmp_path / "bert"),
+        task="sparse",
+        tune="lora",
+        train=pairs(),
+        data={"length": 24, "batch": 8, "columns": COLUMNS},
+        output=str(tmp_path / "run"),
+        **{**FIELDS, "steps": 3, "evaluation": {"every": 3}},
+    )
+    model = load(tmp_path / "run")
+    assert model.is_sparse
+    np.testing.assert_allclose(
+        model.embed_sparse(["the fox"]).toarray(), trained.embed_sparse(["the fox"]).toarray(), atol=1e-5
+    )
