@@ -67,7 +67,10 @@ def test_files_of_lines_with_any_suffix(tmp_path: Path, capsys: pytest.CaptureFi
 def test_only_a_line_feed_ends_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["one\u2028two", "three\x85four", "five\x0bsix"]
     written, right = save(tmp_path, a_txt=lines, b_txt=lines)
-    assert judge_command(capsys, written, "--references", right, "--metrics", "exact")["scores"]["exact"] == 1.0
+    assert (
+        judge_command(capsys, written, "--references", right, "--metrics", "exact", "--samples", "0")["scores"]["exact"]
+        == 1.0
+    )
 
 
 def test_columns_of_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +80,7 @@ def test_columns_of_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         for text, right in zip(WRITTEN, RIGHT, strict=True)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = judge_command(capsys, str(path), "--reference", "summaries", "--source", "document")
+    out = judge_command(capsys, str(path), "--reference", "summaries", "--source", "document", "--samples", "0")
     assert set(out["scores"]) == {"bleu", "chrf", "chrf++", "rouge1", "rouge2", "rougeL", "rougeLsum", "numbers"}
     by_hand = pretune.judge(WRITTEN, [[text, "x"] for text in RIGHT], metrics=["rouge"], samples=0)
     assert out["scores"]["rouge2"] == pytest.approx(by_hand["rouge2"], rel=1e-5)
@@ -87,7 +90,7 @@ def test_scores_of_single_texts_are_written(tmp_path: Path, capsys: pytest.Captu
     written, right = save(tmp_path, a_txt=[*WRITTEN, ""], b_txt=[*RIGHT, "more"])
     texts, scores = tmp_path / "texts.csv", tmp_path / "scores.json"
     files = ("--texts", str(texts), "--output", str(scores))
-    out = judge_command(capsys, written, "--references", right, "--metrics", "chrf,distinct", *files)
+    out = judge_command(capsys, written, "--references", right, "--metrics", "chrf,distinct", *files, "--samples", "0")
     rows = list(csv.DictReader(texts.open(encoding="utf-8")))
     assert [row["origin"] for row in rows] == [f"{written}:{n}" for n in range(1, 5)]
     assert rows[3]["hypothesis"] == ""
@@ -129,7 +132,7 @@ def test_fields_of_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_fluency_under_a_language_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_gpt2(tmp_path / "gpt2", byte_tokenizer())
     written = save(tmp_path, a_txt=[*WRITTEN, ""])[0]
-    out = judge_command(capsys, written, "--judge", str(tmp_path / "gpt2"), "--precision", "fp32")
+    out = judge_command(capsys, written, "--judge", str(tmp_path / "gpt2"), "--precision", "fp32", "--samples", "50")
     model = pretune.load(tmp_path / "gpt2", precision="fp32")
     total = sum((model.score(text) for text in WRITTEN[1:]), model.score(WRITTEN[0]))
     assert out["scores"]["bits_per_byte"] == pytest.approx(total.bits_per_byte, rel=1e-4)
