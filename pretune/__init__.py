@@ -24,8 +24,6 @@ if TYPE_CHECKING:
         Evaluation,
         Model,
         Prediction,
-        check_labels,
-        choose_to_label,
         combine,
         compress_model,
         cross_validate,
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
         pretrain,
     )
     from pretune.judging import judge
+    from pretune.labelling import check_labels, choose_to_label
     from pretune.searching import index, open_index
 
 __version__ = "0.1.0"
@@ -60,16 +59,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Hand on what `pretune.api` has, which imports torch, on first use."""
-    if name == "judge":
-        return import_module("pretune.judging").judge
-    if name in ("index", "open_index"):
-        return getattr(import_module("pretune.searching"), name)
-    if name in __all__:
-        from pretune import api
+_MODULES = {
+    "check_labels": "labelling",
+    "choose_to_label": "labelling",
+    "index": "searching",
+    "judge": "judging",
+    "open_index": "searching",
+}
+"""Where names stand that are not of `pretune.api`."""
 
-        return getattr(api, name)
+
+def __getattr__(name: str) -> Any:
+    """Hand on what these modules have, which import torch, on first use."""
+    if name in __all__:
+        return getattr(import_module(f"pretune.{_MODULES.get(name, 'api')}"), name)
     if name == "sklearn":
         return import_module("pretune.sklearn")
     raise AttributeError(f"module 'pretune' has no attribute {name!r}")

@@ -16,11 +16,9 @@ from typing import Any, Literal
 from pretune.adapted_model import AdaptedModel
 from pretune.baselines.folder import is_tfidf
 from pretune.compress.at_load import round_for_use
-from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
 from pretune.evaluate.joining import Joined, join_folders
-from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
 from pretune.evaluate.merging import Merged, merge_folder
 from pretune.evaluate.read import Source, find_source, makers_of, read_adapter, read_with_tokenizer
@@ -29,7 +27,6 @@ from pretune.generate.options import Continuation
 from pretune.interop.delta_sums import HeadChoice, parse_weights
 from pretune.interop.delta_sums import combine as combine_deltas
 from pretune.interop.run_folder import Step
-from pretune.labels.features import Embed
 from pretune.model import Model
 from pretune.models.adapters import SharedModels
 from pretune.models.model import LanguageModel
@@ -38,10 +35,8 @@ from pretune.report.spread import Spread
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
-from pretune.tasks.classification import ClassificationExample
 from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Predictions, Values
-from pretune.tasks.shared.records import read_examples
-from pretune.text.readers.labelled import Data, LabelledConfig, NamedData
+from pretune.text.readers.labelled import NamedData
 from pretune.tfidf_model import TfidfModel
 from pretune.train.keywords import RecipeLike, read_call
 from pretune.train.recipe import Recipe
@@ -59,8 +54,6 @@ __all__ = [
     "Score",
     "Spread",
     "Values",
-    "check_labels",
-    "choose_to_label",
     "combine",
     "compress_model",
     "cross_validate",
@@ -306,87 +299,6 @@ def cross_validate(
     result = spread.Spread.of(scores)
     replace_file(output / spread.FILE, json.dumps(result.to_json(), ensure_ascii=False, indent=2).encode())
     return result
-
-
-def check_labels(
-    data: Data,
-    model: Model | Path | str | None = None,
-    *,
-    columns: Mapping[str, Any] | None = None,
-    folds: int = 5,
-    seed: int = 0,
-    every_row: bool = False,
-) -> list[dict[str, object]]:
-    """Labels that are probably wrong, the least probable first; copies of a text with different labels come before all.
-
-        pretune.check_labels("train.csv")[0]
-
-    Each text is judged by logistic regression that did not learn from it, on TF-IDF, and on the vectors of a model.
-
-    Args:
-        data: labelled files or rows, as in `finetune`.
-        model: whose vectors describe the texts beside their TF-IDF, or its folder.
-        columns: names of the fields of records, such as `{"text": "title"}`.
-        folds: parts of the rows, each of which is judged by a classifier of the others.
-        seed: of the folds.
-        every_row: all rows in this order, and not only those that are probably wrong.
-
-    Returns:
-        For each: `index` of the row, `label`, `suggestion`, `probability` of the label, `suggestion_probability`,
-        `reason` (`model`, or `copy` where a copy of the text has another label), `text`, `origin`.
-    """
-    from pretune.labels.work import check_examples, reader
-
-    examples = read_examples(reader(validate(LabelledConfig, dict(columns or {}), "columns")), data)
-    issues = check_examples(examples, _embed(model), folds=folds, seed=seed, every_row=every_row)
-    return [issue | _row(examples, issue) for issue in issues]
-
-
-def choose_to_label(
-    data: Data,
-    labelled: Data | None = None,
-    model: Model | Path | str | None = None,
-    *,
-    columns: Mapping[str, Any] | None = None,
-    count: int = 20,
-    seed: int = 0,
-) -> list[dict[str, object]]:
-    """The texts that are worth labelling next: those of which a classifier is least sure, and that differ.
-
-        pretune.choose_to_label("unlabelled.txt", "train.csv", count=50)
-
-    Args:
-        data: a file, a list of texts, or rows without labels, as in `Model.predict`.
-        labelled: files or rows with labels; without them the most typical texts are chosen.
-        model: whose vectors describe the texts beside their TF-IDF, or its folder.
-        columns: names of the fields of records, such as `{"text": "title"}`.
-        count: how many texts.
-        seed: of the clusters by which texts differ.
-
-    Returns:
-        For each: `index` of the row, `text`, `origin`, and where there are labelled rows `guess`, its `probability`,
-        and the `margin` to the next label.
-    """
-    from pretune.labels.work import choose_examples, reader
-
-    task = reader(validate(LabelledConfig, dict(columns or {}), "columns"))
-    known = [] if labelled is None else read_examples(task, labelled)
-    examples = examples_of(task, data)
-    chosen = choose_examples(examples, known, _embed(model), count=count, seed=seed)
-    return [row | _row(examples, row) for row in chosen]
-
-
-def _embed(model: Model | Path | str | None) -> Embed | None:
-    if model is None:
-        return None
-    return (model if isinstance(model, Model) else load(model)).embed
-
-
-def _row(examples: Sequence[ClassificationExample], answer: Mapping[str, object]) -> dict[str, object]:
-    """The text of an example, and where it comes from."""
-    example = examples[int(str(answer["index"]))]
-    texts = {"text": example.text, "second": example.second, "origin": str(example.origin)}
-    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _present(run: Path, recipe: Recipe, train: NamedData | None = None, validation: NamedData | None = None) -> Model:

@@ -38,8 +38,8 @@ def test_the_package_shows_what_it_is_for_and_nothing_else() -> None:
     """`dir(pretune)` began with `Any` and `TYPE_CHECKING`; `help` named subpackages."""
     names = [name for name in dir(pretune) if not name.startswith("_")]
     classes, of_labels = ["Evaluation", "Model", "Prediction"], ["check_labels", "choose_to_label"]
-    verbs = ["combine", "compress_model", "cross_validate", "finetune", "load", "merge", "pretrain"]
-    assert names == [*classes, *of_labels, *verbs]
+    verbs = ["combine", "compress_model", "cross_validate", "finetune", "index", "join", "judge", "load", "merge"]
+    assert names == [*classes, *of_labels, *verbs, "open_index", "pretrain"]
     page = pydoc.render_doc(pretune, renderer=pydoc.plaintext)
     assert "pretune.load(" in page
     assert re.search(r"^    finetune\(.*\n +Fine-tune a model", page, re.MULTILINE)
