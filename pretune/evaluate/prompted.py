@@ -95,10 +95,13 @@ class Shots:
     draw: Draw
 
     def of(self, texts: Sequence[str]) -> list[tuple[Solved, ...]]:
-        """The solved examples of each text, the most important last."""
+        """The solved examples of each text, the most important last; the text itself, with its label, is none."""
         chosen = cast(Ints, find("prompts.choosing", self.choose).choose(self.pool, texts, self.count, self.draw))
-        rows = [tuple(self.solved[n] for n in row) for row in chosen.tolist()]
-        return rows if len(rows) == len(texts) else rows * len(texts)
+        rows = chosen.tolist()
+        return [
+            tuple(self.solved[n] for n in row if self.pool.texts[n] != text)
+            for row, text in zip(rows if len(rows) == len(texts) else rows * len(texts), texts, strict=True)
+        ]
 
 
 class PromptedModel:

@@ -289,8 +289,8 @@ class Recipe(Config):
                 "search: it would choose by the rows that score each fold; search without data.folds, then give its "
                 "recipe.toml the folds"
             )
-        if self.evaluation.keep == "best" and not self.checkpoint.best:
-            raise ValueError("evaluation.keep = best needs checkpoint.best")
+        if self.evaluation.keep != "last" and not self.checkpoint.best:
+            raise ValueError(f"evaluation.keep = {self.evaluation.keep} needs checkpoint.best")
         if self.evaluation.patience and self.evaluation.samples == 0:
             raise ValueError("evaluation.patience needs evaluation.samples")
         return self

@@ -100,6 +100,8 @@ def test_similar_examples_come_last_and_are_never_the_text_itself() -> None:
     (balanced,) = choose("similar_balanced", ["the red apple"], 4)
     assert sorted(LABELS[balanced].tolist()) == [0, 0, 1, 1]
     assert balanced[-1] == 0
+    (own,) = choose("similar_balanced", ["a red apple"], 4)  # two of each label, and one of these is the text itself
+    assert sorted(own) == [1, 2, 3, 4]
 
 
 def test_drawn_examples_are_the_same_for_all_texts_and_follow_the_seed() -> None:

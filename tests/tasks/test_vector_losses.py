@@ -228,6 +228,19 @@ def test_matryoshka_sums_the_loss_at_each_length(model: Any, choice: str) -> Non
     torch.testing.assert_close(term.sum, cast(Tensor, expected), rtol=1e-5, atol=1e-5)
 
 
+def test_a_step_of_one_example_has_no_negatives_on_its_own_side() -> None:
+    """The loss was -inf: the last step of an epoch may hold one example."""
+    table = make_table(torch.Generator().manual_seed(1), 1)
+    for joint in (False, True):
+        loss = build_loss({"contrast": {"directions": ALL, "joint": joint}})
+        one = replace(table, vectors=table.vectors[:1].requires_grad_(), marks=table.marks[:1])
+        (value,) = loss(one).losses
+        value.backward()
+        assert bool(value.isfinite() & (value >= 0))
+        assert one.vectors.grad is not None
+        assert bool(one.vectors.grad.isfinite().all())
+
+
 def test_a_teachers_vectors_are_learned_from_texts_alone_and_pairs(model: Any) -> None:
     vectors = torch.randn(3, 128, generator=torch.Generator().manual_seed(3))
     texts: list[tuple[str, ...]] = [("the fox", "a fox jumps"), ("a hat", "the hat"), ("the dog", "a lazy dog")]

@@ -70,6 +70,7 @@ def test_what_is_put_beside_a_frozen_body_learns_at_a_rate_at_which_it_moves():
         (["--tune", "lora,ia3"], "tune names lora and ia3; a run has one tuning method: give one"),
         (["--task", "classification", "--data.length_warmup", "0.5"], "whole texts"),
         (["--evaluation.keep", "best", "--no-checkpoint.best"], "needs checkpoint"),
+        (["--evaluation.keep", "average", "--no-checkpoint.best"], "average needs checkpoint.best"),
         (["--evaluation.samples", "0", "--evaluation.patience", "2"], "patience"),
     ],
 )

@@ -24,5 +24,6 @@ def choose(pool: Pool, texts: Sequence[str], count: int, draw: Draw) -> Ints:
         for label in labels:
             own = np.flatnonzero(pool.labels[order] == label)
             turns[own] = np.arange(len(own))
+        turns[[pool.texts[n] == texts[row] for n in order]] = len(order)  # the text itself comes after all others
         out[row] = order[np.argsort(turns, kind="stable")][: out.shape[1]][::-1]
     return out

@@ -12,6 +12,7 @@ Related: `simcse` is this loss on single sentences; `MultipleNegativesRankingLos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -71,7 +72,7 @@ class Contrast(VectorLoss):
         if self.config.joint:
             total = torch.cat(chosen, dim=1).logsumexp(dim=1)
         else:
-            total = torch.stack([part.logsumexp(dim=1) for part in chosen]).mean(dim=0)
+            total = _mean_of_logsumexp(chosen)
         best = scores["query_to_doc"].detach().argmax(dim=1)
         return RowLosses(total - partner, best == torch.arange(len(first), device=best.device))
 
@@ -90,3 +91,14 @@ class Contrast(VectorLoss):
             "query_to_query": (first @ first.T).masked_fill(same, -torch.inf),
             "doc_to_doc": (second @ docs.T).masked_fill(false | own, -torch.inf),
         }
+
+
+def _mean_of_logsumexp(parts: Sequence[Tensor]) -> Tensor:
+    """The mean over the parts in which a text has candidates: that of a step of one example has no text of its side.
+
+    Shape:
+        parts: (N, any) each, -inf for what is no candidate; return: (N,)
+    """
+    absent = torch.stack([part.detach().isneginf().all(dim=1) for part in parts])
+    totals = [part.masked_fill(none[:, None], 0.0).logsumexp(dim=1) for part, none in zip(parts, absent, strict=True)]
+    return torch.stack(totals).masked_fill(absent, 0.0).sum(dim=0) / (~absent).sum(dim=0)

@@ -87,7 +87,7 @@ def _partner(path: Path, target: str | None) -> Path | None:
     """The other file: of a path, or of the suffix that it has in place of this one's."""
     if target is None or not target.strip():
         return None
-    if Path(target).is_file():
+    if Path(target).is_file() or Path(target).name != target:
         return Path(target)
     ending = target if target.startswith(".") else f".{target}"
     stem = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path

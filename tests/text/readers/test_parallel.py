@@ -84,6 +84,9 @@ def test_a_file_without_its_partner(tmp_path: Path) -> None:
         pairs(str(tmp_path / "train.{en,fr}"))
     with pytest.raises(DataError, match=r"train\.en: a parallel file needs its partner, .* name both as in"):
         pairs(str(tmp_path / "train.en"), format="parallel", target="fr")
+    for target in ("nowhere/train.de", "."):
+        with pytest.raises(DataError, match=rf"train\.en: a parallel file .* there is no {target};"):
+            pairs(str(tmp_path / "train.en"), format="parallel", target=target)
     with pytest.raises(DataError, match=r"unknown suffix '\.en'.*two files whose lines belong together are named"):
         pairs(str(tmp_path / "train.en"))
 
