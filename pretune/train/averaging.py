@@ -55,7 +55,10 @@ def average_weights(components: TrainComponents, context: TrainContext, state: S
         None where the recipe keeps other weights, there are not two checkpoints, or a single evaluation was as good.
     """
     validation, display = context.validation, context.display
-    if context.recipe.evaluation.keep != "average" or validation is None:
+    if context.recipe.evaluation.keep != "average":
+        return None
+    if validation is None:
+        display.note("warning: without validation data no weights are averaged; the last ones are kept")
         return None
     path, distributed = context.checkpoints.path, context.distributed
     usable = distributed.on_main(lambda: [step for step in state.evaluations if problem(path(step)) is None])

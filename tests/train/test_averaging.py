@@ -90,3 +90,13 @@ def test_the_mean_is_compared_with_the_best(store: Path, tmp_path: Path) -> None
     assert facts["averaged_steps"] == [16, 18, 20, 22, 24]
     assert facts["averaged"]["loss"] < facts["best"]
     assert summarize(tmp_path / "run").value == pytest.approx(facts["averaged"]["loss"])
+
+
+def test_without_evaluations_the_last_weights_are_kept_and_it_is_said(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    over = {**OVER, "evaluation": {**OVER["evaluation"], "samples": 0}}
+    pretrain(recipe(tmp_path / "run", store, **over))
+    assert "averaged" not in finished(tmp_path / "run")
+    warnings = json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
+    assert any("no weights are averaged" in warning for warning in warnings)
