@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from pretune.search.index import SearchIndex
     from pretune.search.judgements import Judged
     from pretune.search.tuning import Measured
-
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ def make(
     _say_stats(session, stats.notes())
     documents = counted(built.documents, "document")
     session.say(f"written: {output}: {documents}, {counted(built.passages, 'passage')}")
-    session.say(f'next: pretune search {output} "a query"')
+    session.say(f'next: pretune search {shlex.quote(str(output))} "a query"')
 
 
 def add(
@@ -283,7 +282,7 @@ def tune(
     for reason in choice.reasons:
         session.say(reason)
     session.say(f"from now on {index} ranks by {choice.ranking.mode}")
-    session.say(f'next: pretune search {index} "a query"')
+    session.say(f'next: pretune search {shlex.quote(str(index))} "a query"')
 
 
 def _open(index: Path, model: Path | None, session: Session) -> SearchIndex:
@@ -325,7 +324,3 @@ def _show(rows: Sequence[Measured], as_json: bool, output: Path | None, session:
         with open_output(output) as file:
             file.write(text + "\n")
         session.say(f"written: {output}")
-
-
-def _number(score: float | None) -> str:
-    return "" if score is None else f"{score:.{_DIGITS}f}"

@@ -9,7 +9,6 @@ On other devices a thread tokenizes ahead.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -54,7 +53,6 @@ _USUAL = 128  # tokens of a text, for the work of a token
 _MIN_TOKENS = 256  # tokens of a part: fewer are not worth a thread's turn,
 _MIN_FLOPS = 1e9  # nor is less work, of which Python's part is the larger: one core is faster than two that wait
 _WORKERS = 8  # threads at most, as Python lets one at a time start an operator
-_log = logging.getLogger("pretune")
 _starting = threading.Lock()
 _worker_policy = WorkerPolicy()  # of this process
 

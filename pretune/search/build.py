@@ -8,7 +8,6 @@ A build that is killed leaves its segments; the same command goes on with them. 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -39,8 +38,6 @@ from pretune.search.writer import (
     writing,
 )
 from pretune.text.tokenizer.unknown import say_unknown
-
-_log = logging.getLogger("pretune")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ reorders by more than chance (`evaluate/rerank.py`).
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,6 @@ from pretune.search.manifest import RankingConfig
 
 MAIN = "nDCG@10"
 WEIGHTS = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.1, 0.9)
-_log = logging.getLogger("pretune")
 
 
 @dataclass(frozen=True)

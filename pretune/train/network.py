@@ -30,8 +30,6 @@ _SHARED = (
     "use its tokenizer (--tokenizer) for data and model"
 )
 
-_PREPARE = "prepare the store with the model's tokenizer"
-
 
 def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> LanguageModel:
     """The model of a recipe with the heads that are needed, before it is tuned.

@@ -67,6 +67,7 @@ def slowly(config: MiningConfig, first: str, second: str) -> list[str]:
         {"ratio": None, "margin": 0.2},
         {"ratio": 0.5, "max_score": 0.3, "negatives": 50},
         {"ratio": None, "duplicate": 0.8},
+        {"ratio": None, "duplicate": 1.01},
     ],
 )
 def test_negatives_are_those_of_a_slow_search(fields: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from chatkit import MARKS, OWN, SYSTEM, TOOL, assistant, chat_tokenizer, user
 from tinymodels import byte_tokenizer
@@ -307,6 +308,17 @@ def test_a_base_model_learns_to_answer_and_to_stop(runs: Path) -> None:
     assert scores["exact"] == 1.0
     assert scores["ended"] == 1.0
     assert {"distinct2", "loss"} <= scores.keys()
+
+
+def test_added_marks_begin_as_the_mean_of_their_letters(runs: Path) -> None:
+    flags = ["--task.chat.template", "phi3", "--task.chat.special_tokens", "add", "--steps", "1", "--lr", "1e-12"]
+    assert finetune(runs, "begun", *flags, "--quiet") == 0
+    begun, base = (pretune.load(runs / name, precision="fp32") for name in ("begun", "base"))
+    for mark in ("<|system|>", "<|user|>", "<|assistant|>"):
+        letters = base.tokenizer.encode(mark)
+        (number,) = begun.tokenizer.encode(mark, allow_special=True)
+        expected = base.network.embedding.word.weight[letters].mean(dim=0)
+        torch.testing.assert_close(begun.network.embedding.word.weight[number], expected, atol=1e-6, rtol=0)
 
 
 def test_transformers_reads_template_marks_and_ends(runs: Path) -> None:

@@ -78,6 +78,14 @@ def test_bad_records(record: dict[str, object], message: str) -> None:
         read(record)
 
 
+def test_fields_that_cannot_be_read() -> None:
+    """The first ended in a traceback; of the second a model learned to write what it reads."""
+    with pytest.raises(ValueError, match="target = ', ' names no field; name the one of the text that is to be"):
+        read({"text": "a", "target": "b"}, columns={"target": ", "})
+    with pytest.raises(DataError, match=r"list\[0\]: field 'en' is read as the source and as the target; name another"):
+        read({"en": "a", "de": "b"}, columns={"text": "en", "target": "de,en"})
+
+
 def test_a_target_is_not_needed_for_prediction() -> None:
     assert read({"text": "a"}, needs_labels=False).references == ()
 

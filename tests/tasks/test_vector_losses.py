@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +240,24 @@ def test_a_step_of_one_example_has_no_negatives_on_its_own_side() -> None:
         assert bool(value.isfinite() & (value >= 0))
         assert one.vectors.grad is not None
         assert bool(one.vectors.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_texts_that_are_the_same_or_absent_are_negatives_in_no_direction(joint: bool) -> None:
+    loss = build_loss({"contrast": {"directions": ALL, "joint": joint}})
+    table = make_table(torch.Generator().manual_seed(1), 1)
+    twice = replace(table, vectors=table.vectors[:1].repeat(2, 1, 1), marks=table.marks[:1].repeat(2, 1, 1))
+    alone = replace(table, vectors=table.vectors[:1], marks=table.marks[:1])
+    least = math.log(2) if joint else 0.0  # the partner is among the candidates of both ways
+    assert loss(replace(twice, vectors=_without_negatives(twice))).losses.tolist() == pytest.approx([least] * 2)
+    assert float(loss(alone).losses) > least + 0.1
+    absent = replace(table, vectors=_without_negatives(table))
+    fewer = replace(table, vectors=table.vectors[:, :2], marks=table.marks[:, :2])
+    torch.testing.assert_close(loss(absent).losses, loss(fewer).losses)
+
+
+def _without_negatives(table: VectorTable) -> Tensor:
+    return torch.cat([table.vectors[:, :2], torch.zeros_like(table.vectors[:, 2:])], dim=1)
 
 
 def test_a_teachers_vectors_are_learned_from_texts_alone_and_pairs(model: Any) -> None:

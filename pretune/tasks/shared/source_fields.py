@@ -121,6 +121,11 @@ def read_target(fields: Record, columns: LabelledConfig, source: str) -> TargetT
             named = tuple(sorted(name for name in numbered if (m := _NUMBERED.fullmatch(name)) and m[1] == single_base))
         else:
             named = (single or TARGETS[0],)
+    if source in named:
+        raise fields.error(
+            f"field {source!r} is read as the source and as the target",
+            "name another one with --text or --target (data.columns)",
+        )
     if not fields.needs_labels and all(_is_absent(fields, name) for name in named):
         return TargetTexts((), ())
     texts: list[str] = []

@@ -75,11 +75,6 @@ class ChatTemplate:
         """Whether it says itself what an assistant writes."""
         return any(token[1:] == ("block_begin", "generation") for token in self._tags())
 
-    @property
-    def is_dated(self) -> bool:
-        """Whether what it writes depends on the day."""
-        return "strftime_now" in self.source
-
     def _tags(self) -> list[tuple[int, str, str]]:
         tokens = [token for token in self._environment.lex(self.source) if token[1] != "whitespace"]
         return [(a[0], a[1], b[2]) for a, b in pairwise(tokens)]

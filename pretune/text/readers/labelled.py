@@ -85,6 +85,8 @@ class LabelledConfig(SourceConfig):
             if name is not None and name in names:
                 raise ValueError(f"{names[name]} and {setting} are both {name!r}; give each a column of its own")
             names[name] = setting
+        if not any(name.strip() for name in self.target.split(",")):
+            raise ValueError(f"target = {self.target!r} names no field; name the one of the text that is to be written")
         return self
 
     def text_columns(self) -> list[Column]:
