@@ -32,6 +32,7 @@ from pretune.missing_paths import near_path, no_such_file
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BRACES = re.compile(r"\{([^{},/]+),([^{},/]+)\}")
+_ENDING = re.compile(r"\.\w{1,10}")
 BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
 
 
@@ -120,7 +121,7 @@ def find_sources(
 def parallel_paths(name: Path | str) -> tuple[Path, Path] | None:
     """The two files that a name with braces means, such as `train.{en,de}`; None of any other name."""
     match = _BRACES.search(str(name))
-    if match is None or Path(name).exists():
+    if match is None or os.path.exists(name):  # `Path.exists` fails for what is too long for a name
         return None
     begin, end = str(name)[: match.start()], str(name)[match.end() :]
     return Path(f"{begin}{match[1]}{end}"), Path(f"{begin}{match[2]}{end}")
@@ -134,7 +135,7 @@ def _parallel_source(path: Path, partner: Path) -> Source:
         DataError: one is no regular file.
     """
     for each in (path, partner):
-        if not each.exists():
+        if not os.path.exists(each):
             raise MissingInputError(f"{each}: no such file (working folder: {Path.cwd()}); both files are needed")
     _source(partner, "parallel")
     return replace(_source(path, "parallel"), partner=partner)
@@ -324,7 +325,7 @@ def names_file(text: str) -> bool:
     Raises:
         MissingInputError: it can be nothing but such a name, and the file is not there.
     """
-    if parallel_paths(text) is not None and not any(character.isspace() for character in text):
+    if _names_parallel_files(text):
         return True
     if not is_readable(text):
         return False
@@ -333,6 +334,18 @@ def names_file(text: str) -> bool:
     if any(character.isspace() for character in text):
         return False
     raise no_such_file(text)
+
+
+def _names_parallel_files(text: str) -> bool:
+    """Whether a text names two files: they are there, or both of its names end as those of files do.
+
+    So a text with braces of its own, such as JSON, is a text.
+    """
+    if (pair := parallel_paths(text)) is None:
+        return False
+    if all(map(os.path.isfile, pair)):
+        return True
+    return not any(character.isspace() for character in text) and all(_ENDING.fullmatch(path.suffix) for path in pair)
 
 
 @cache

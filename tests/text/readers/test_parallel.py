@@ -13,6 +13,7 @@ from pretune.config.overrides import parse_overrides
 from pretune.errors import DataError, MissingInputError
 from pretune.tasks.generation import Generation
 from pretune.tasks.shared.records import read_examples
+from pretune.text.readers.files import names_file
 from pretune.text.readers.labelled import LabelledConfig, field_names, read_records
 from pretune.text.readers.records import Column, SkippedRecords
 from pretune.text.tokenizer.vocabulary import numbered
@@ -99,3 +100,14 @@ def test_the_comma_between_braces_is_part_of_the_name() -> None:
     recipe = load(Recipe, None, ["--task", "generation", "--train", "train.{en,de},more.{en,de}", "--steps", "1"])
     assert recipe.data.train == ("train.{en,de}", "more.{en,de}")
     assert main(["evaluate", "nowhere", "train.{en,de}"]) == 66
+
+
+def test_a_text_with_braces_is_no_name(tmp_path: Path) -> None:
+    """Each was taken for the name of two files, and the long ones ended in an OSError."""
+    for text in ('{"a":1,"b":2}', "集合{a,b}的元素", "a text {x,y} " + "long " * 100, "长" * 300 + "{a,b}", "a\0{b,c}"):
+        assert not names_file(text)
+    for name in ("train.{en,de}", "{source,target}-train.txt", "corpus.{zh,en}.gz"):
+        assert names_file(name)
+    for name in ("a b", "c d"):
+        (tmp_path / name).write_text("x\n")
+    assert names_file(f"{tmp_path}/{{a b,c d}}")
