@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ EXACT_LIMIT = 20_000
 """Passages up to which the default compares the query with every vector: of 384 numbers each, that takes 3 ms of one
 AVX-512 core. A graph of neighbours takes 2 to 3 ms at 100,000, where every vector takes 25, and 0.7 ms a passage to
 build (benchmarks/LOG.md)."""
+_OWN_PART = re.compile(r"\.?[0-9]{6,12}(\..*)?")  # numbered, or begun by a writer that was killed
 _KEPT = "the index that was there is as it was; segments that are complete stay, and the same command goes on with them"
 OWN = ("segments", "words", "nearest", "deleted", files.FILE)
 """What a folder of an index holds."""
@@ -211,7 +213,8 @@ def remove_unnamed(folder: Path, parts: Sequence[str]) -> None:
     for axis in OWN[:4]:
         if (folder / axis).is_dir():
             for entry in os.scandir(folder / axis):
-                if f"{axis}/{entry.name}" not in parts and entry.is_dir(follow_symlinks=False):
+                is_own = _OWN_PART.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+                if is_own and f"{axis}/{entry.name}" not in parts:
                     shutil.rmtree(entry.path, ignore_errors=True)
             remove_empty([folder / axis])
 

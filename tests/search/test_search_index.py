@@ -146,6 +146,15 @@ def test_a_killed_build_goes_on_and_ends_alike(model: Model, tmp_path: Path, mon
     assert contents(target) == contents(whole.folder)
 
 
+def test_folders_of_others_are_not_removed(tmp_path: Path) -> None:
+    """A folder that the user had called as one of an index's was emptied."""
+    (tmp_path / "words" / "of mine").mkdir(parents=True)
+    (tmp_path / "segments" / ".000007.partial").mkdir(parents=True)
+    pretune.index(records(3), tmp_path)
+    assert (tmp_path / "words" / "of mine").is_dir()
+    assert [path.name for path in (tmp_path / "segments").iterdir()] == ["000000"]
+
+
 def test_segments_of_other_texts_are_made_anew(model: Model, tmp_path: Path) -> None:
     changed = records(30)
     changed[2] = {**changed[2], "text": "Another text."}

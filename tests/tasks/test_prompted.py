@@ -133,6 +133,15 @@ def softmax(scores: Sequence[float]) -> list[float]:
     return [float(p) for p in torch.tensor(scores, dtype=torch.float64).softmax(0)]
 
 
+def test_words_behind_a_sentinel_are_divided_by_their_own_lengths(models: dict[str, Path], tmp_path: Path) -> None:
+    """The sentinel, which all words have in front, is no part of any."""
+    predictions = load(models["t5"]).predict(ASKED, labels=SEVERAL, prompt=prompt_file(tmp_path), normalize="bytes")
+    for text, prediction in zip(ASKED, predictions, strict=True):
+        scores = written_scores(models["t5"], f"{text} and the", SEVERAL)
+        wanted = softmax([score / len(word.encode()) for score, word in zip(scores, SEVERAL, strict=True)])
+        assert list(prediction.probabilities.values()) == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize("words", [ONE, SEVERAL], ids=["one token", "several tokens"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "t5"])
 def test_labels_have_the_probabilities_of_transformers(
