@@ -119,12 +119,14 @@ def _read_pairs(paths: Sequence[str], text: str, second: str) -> tuple[list[dict
     """The rows of files with all their columns, and their pairs of texts.
 
     Raises:
+        UsageError: one column for both.
         DataError: a text that is missing or empty; a column that would be written over.
     """
+    from pretune.config import validate
     from pretune.text.readers.labelled import LabelledConfig, field_names, read_records
     from pretune.text.readers.records import Column
 
-    config = LabelledConfig(text=text, second=second)
+    config = validate(LabelledConfig, {"text": text, "second": second, "label": ""}, "columns")  # no labels are read
     names = dict.fromkeys(name for path in paths for name in field_names(path, config))
     for taken in (NEGATIVES, "cosines", "scores"):
         if taken in names:

@@ -101,6 +101,9 @@ FORMS: Mapping[str, Form] = {
     "pairs": Form(("sentence_good", "sentence_bad"), _sentences, takes_shots=False),
     "cloze": Form(("text",), _cloze),
 }
+_COLUMNS = [
+    Column(name, "", required=False) for name in dict.fromkeys(name for form in FORMS.values() for name in form.fields)
+]
 
 
 def _texts(record: Record, name: str) -> list[str]:
@@ -158,7 +161,7 @@ def read_set(
         UsageError: shots for sentences, or as many as the set has records.
     """
     between = DELIMITERS.get(path.stem, " ") if delimiter is None else delimiter
-    records = list(read_records(path, [Column("query", "", required=False)]))
+    records = list(read_records(path, _COLUMNS))
     if not records:
         raise DataError(f"{path}: holds no records; name a file of JSON Lines with one on each line")
     name = form_of(records[0])
@@ -215,7 +218,7 @@ def find_files(data: Sequence[Path]) -> list[Path]:
             chosen += files
             continue
         for file in files:
-            first = next(iter(read_records(file, [Column("query", "", required=False)])), None)
+            first = next(iter(read_records(file, _COLUMNS)), None)
             if first is not None and form_of(first) is not None:
                 chosen.append(file)
             else:

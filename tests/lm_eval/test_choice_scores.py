@@ -147,6 +147,13 @@ def test_a_bad_record_is_named(row: Mapping[str, object], message: str, tmp_path
     assert str(caught.value).startswith(f"{path}:2: {message}")
 
 
+def test_a_table_may_hold_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "agreement.csv"
+    path.write_text("sentence_good,sentence_bad\nThe cats sleep.,The cats sleeps.\n")
+    (item,) = read_set(path).items
+    assert item.choices == ("The cats sleep.", "The cats sleeps.")
+
+
 def test_what_is_no_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"x.jsonl:1: has the fields question, answer; expected those of one form: query"

@@ -163,3 +163,30 @@ def test_a_file_of_another_form(tmp_path: Path, capsys: pytest.CaptureFixture[st
     code = main(["mine", "nowhere", str(tmp_path / "pairs.csv"), "--output", str(tmp_path / "x.jsonl")])
     assert code == 65
     assert "pairs.csv:2: field 'second' = '' is empty" in capsys.readouterr().err
+
+
+def test_second_texts_may_stand_in_a_column_that_is_called_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are not read; that column ended in a traceback."""
+    save_bert(tmp_path / "bert", word_tokenizer())
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"text": "the fox", "label": text}) + "\n" for text in ("a dog", "a lazy dog")))
+    words = [
+        "mine",
+        str(tmp_path / "bert"),
+        str(path),
+        "--quiet",
+        "--ratio",
+        "1",
+        "--duplicate",
+        "1.01",
+        "--random",
+        "1",
+    ]
+    assert main([*words, "--second", "text", "--output", str(tmp_path / "x.jsonl")]) == 64
+    assert "text and second are both 'text'" in capsys.readouterr().err
+    path.write_text(
+        "".join(json.dumps({"text": a, "label": b}) + "\n" for a, b in (("fox", "a dog"), ("dog", "a fox")))
+    )
+    assert main([*words, "--second", "label", "--output", str(tmp_path / "x.jsonl")]) == 0

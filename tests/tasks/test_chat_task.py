@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -319,6 +320,15 @@ def test_added_marks_begin_as_the_mean_of_their_letters(runs: Path) -> None:
         (number,) = begun.tokenizer.encode(mark, allow_special=True)
         expected = base.network.embedding.word.weight[letters].mean(dim=0)
         torch.testing.assert_close(begun.network.embedding.word.weight[number], expected, atol=1e-6, rtol=0)
+
+
+def test_the_models_own_template_file_gives_way_to_the_one_that_is_learned(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "base", tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert finetune(tmp_path, "run", "--task.chat.template", "chatml", "--steps", "1", "--quiet") == 0
+    template = pretune.load(tmp_path / "run").chat_template
+    assert template is not None
+    assert "<|im_start|>" in template
 
 
 def test_transformers_reads_template_marks_and_ends(runs: Path) -> None:
