@@ -79,6 +79,10 @@ def index(
         if loaded.is_sparse:
             raise UsageError(f"{path or 'the model'}: makes sparse vectors; an index takes a model of dense ones")
         encoder = Encoder(loaded, path, query_prompt, passage_prompt)
+    elif query_prompt is not None or passage_prompt is not None:
+        raise UsageError(
+            "query_prompt and passage_prompt stand before what a model reads; give a model, or leave them out"
+        )
     usual = WindowConfig() if unit == "characters" else default_window(encoder)
     asked = {"size": size, "overlap": overlap, "unit": unit}
     fields = usual.model_dump() | {name: value for name, value in asked.items() if value is not None}

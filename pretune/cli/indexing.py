@@ -87,8 +87,15 @@ class QueryFlags:
 
     @property
     def names(self) -> list[str]:
-        """Of the measures."""
-        return [name.strip() for name in self.measures.split(",") if name.strip()]
+        """Of the measures.
+
+        Raises:
+            UsageError: none.
+        """
+        names = [name.strip() for name in self.measures.split(",") if name.strip()]
+        if not names:
+            raise UsageError(f"--measures {self.measures!r}: names no measure; give some, such as nDCG@10,R@1")
+        return names
 
 
 Queries = Annotated[QueryFlags, Parameter(name="*")]
@@ -192,8 +199,11 @@ def add(
     """
     if not data:
         raise UsageError("name a file or a folder of documents to add")
-    opened = _open(index, model, session)
-    count = opened.add(list(data), update=update, **columns.settings())
+    from pretune.search.documents import DocumentStats
+
+    opened, stats = _open(index, model, session), DocumentStats()
+    count = opened.add(list(data), update=update, stats=stats, **columns.settings())
+    _say_stats(session, stats.notes())
     session.say(f"added: {counted(count, 'document')}; {_size(opened)}")
 
 

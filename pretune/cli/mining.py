@@ -12,7 +12,7 @@ from cyclopts import App
 
 from pretune.cli.data import GROUP, split_args
 from pretune.cli.loading import load_model, unknown_said_once, written
-from pretune.cli.outputs import check_output, open_rows
+from pretune.cli.outputs import TABLES, check_output, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Args, Common
 from pretune.errors import DataError, UsageError
 
@@ -62,6 +62,8 @@ def mine(
     """
     session.start()
     check_output(output)
+    if suffix_of(output) in TABLES:
+        raise UsageError(f"--output {output}: a table has no place for lists of negatives; write .jsonl")
     paths, fields = split_args(args)
     if not paths:
         raise UsageError("mine: name a file of pairs, such as pairs.jsonl")
@@ -89,6 +91,7 @@ def mine(
             writer.write({**records[pair.number], **fields_of_pair, **({} if own is None else {"scores": own})})
     written(session, output)
     columns = [*(["--text", text] if text != "text" else []), "--second", second, "--third", NEGATIVES]
+    columns += [] if scorer is None else ["--label", "scores"]
     train = shlex.join(["--model", str(model), "--train", str(output), *columns])
     session.say(f"next: pretune finetune --task similarity {train} --output run")
 

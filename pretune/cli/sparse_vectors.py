@@ -14,7 +14,7 @@ from pretune.cli.session import Session
 from pretune.disk import new_file
 from pretune.errors import UsageError
 from pretune.table import readable
-from pretune.wording import quoted
+from pretune.wording import counted, quoted
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -65,7 +65,9 @@ def embed_sparse(
             count, weights = _save(rows.output, [matrix for _, matrix in embedded])
         else:
             count, weights = _write_lines(loaded, rows, embedded)
-    session.say(f"{weights / max(count, 1):,.1f} tokens of a text have a weight, on average over {count:,} texts")
+    session.say(
+        f"{weights / max(count, 1):,.1f} tokens of a text have a weight, on average over {counted(count, 'text')}"
+    )
     written(session, rows.output)
     if is_matrix:
         code = f"import scipy.sparse; print(scipy.sparse.load_npz({str(rows.output)!r}).shape)"

@@ -38,13 +38,7 @@ def score_pairs(
         scores = _by_task(network, tokenizer, folder, firsts, seconds)
         assert scores is not None  # it gave one
         return np.array(scores, np.float32)
-    try:
-        reranker = Reranker.of(network, tokenizer, folder)
-    except UsageError as error:
-        raise UsageError(
-            f"{folder}: gives a pair of texts no score ({error}); name a model that was trained for reranking, "
-            "regression or similarity"
-        ) from None
+    reranker = Reranker.of(network, tokenizer, folder)
     return np.array([score for (score,) in reranker(firsts, [[second] for second in seconds])], np.float32)
 
 

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import encode_examples, predict_examples
 from pretune.evaluate.recorded import trained_task
 from pretune.metrics.ranking import score_each
@@ -55,10 +55,16 @@ class Reranker:
         Raises:
             UsageError: the model has no head that gives a pair of texts one score.
         """
-        task = trained_task(network, tokenizer.vocabulary, folder, "reranking")
-        assert isinstance(task, Reranking)  # it was asked for by this name
-        length = network.context(tokenizer.settings)
-        task.check_head(network)
+        try:
+            task = trained_task(network, tokenizer.vocabulary, folder, "reranking")
+            assert isinstance(task, Reranking)  # it was asked for by this name
+            length = network.context(tokenizer.settings)
+            task.check_head(network)
+        except UsageError as error:
+            raise UsageError(
+                f"{folder}: gives a pair of texts no score ({error}); name a model that was trained for reranking, "
+                "regression or similarity"
+            ) from None
         return cls(network, tokenizer, task, length)
 
     def __call__(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[list[float]]:

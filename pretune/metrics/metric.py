@@ -263,7 +263,7 @@ def check_inputs(name: str, metric: Metric, texts: Texts) -> None:
     if metric.needs_references and not texts.references:
         raise UsageError(f"metric {name} compares with references: give them with --references")
     if metric.needs_sources and not texts.sources:
-        raise UsageError(f"metric {name} compares with sources: give them with --sources")
+        raise UsageError(f"metric {name} compares with sources: give their file (--sources) or column (--source)")
 
 
 def check_cells(name: str, first: int, second: int, instead: str) -> None:

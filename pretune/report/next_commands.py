@@ -40,7 +40,7 @@ def next_commands(
 
     Args:
         model: its folder.
-        abilities: of `generate`, `fill`, `classify`, `write`, `chat`.
+        abilities: of `generate`, `fill`, `classify`, `write`, `chat`, `sparse`.
         mask: the mask token of its tokenizer.
         is_paired: it was trained on pairs of texts.
         language: of the data that it was trained on: `en` or `zh`.
@@ -70,11 +70,11 @@ def next_commands(
         fields = "--task classification --train labelled.csv --output classifier"
         lines.append(f"pretune finetune --model {path} {fields}")
     texts = f"{text} {second}" if is_paired else text
-    return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]
+    return [*lines, f"pretune embed {path} {texts}" + ("" if "sparse" in abilities else " --output vectors.npy")]
 
 
 def run_abilities(heads: Collection[str], facts: Mapping[str, object]) -> set[str]:
-    """What a run's model can do: what its heads can, to predict where its task has labels, to write for texts.
+    """What a run's model can do: what its heads can, and what it was trained for beside: labels, texts, sparse vectors.
 
     Args:
         heads: what the heads that are common to tasks can do.
@@ -82,7 +82,8 @@ def run_abilities(heads: Collection[str], facts: Mapping[str, object]) -> set[st
     """
     trained = facts.get("abilities")
     writes = isinstance(trained, dict) and "write" in trained.values()
-    return {*heads, *(["classify"] if facts.get("labels") else []), *(["write"] if writes else [])}
+    trained_for = {"classify": facts.get("labels"), "write": writes, "sparse": facts.get("is_sparse")}
+    return {*heads, *(name for name, is_so in trained_for.items() if is_so)}
 
 
 def named_tasks(facts: Mapping[str, object]) -> dict[str, bool]:

@@ -115,9 +115,13 @@ def quote_answer(hits: Sequence[Hit], question: str, reader: Model | None) -> An
     sources = tuple(_source(number, hit) for number, hit in enumerate(hits, 1))
     if reader is None:
         return Answer("", "", sources=sources)
-    task = reader.task()
+    remedy = "give one that was fine-tuned with --task reading"
+    try:
+        task = reader.task()
+    except UsageError as error:
+        raise UsageError(f"the reader answers no question ({error}); {remedy}") from None
     if task.name != "reading":
-        raise UsageError(f"the reader was trained on {task.name}; give one that was fine-tuned with --task reading")
+        raise UsageError(f"the reader was trained on {task.name}; {remedy}")
     text, query, *_ = task.columns(needs_labels=False)
     predictions = reader.predict([{text.name: hit.text, query.name: question} for hit in hits])
     weights = _between([hit.score for hit in hits])

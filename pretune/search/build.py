@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.find import find_class
 from pretune.models.metadata import VariantRecord
 from pretune.search import manifest as files
+from pretune.search.backend import Backend
 from pretune.search.documents import Document
 from pretune.search.encoder import Encoder
 from pretune.search.manifest import Manifest, RankingConfig, Segment
@@ -78,6 +80,7 @@ def build_index(
     """
     settings = settings or IndexSettings()
     tokenization_of(settings.tokenization)  # before anything long begins
+    _check_backend(settings.backend, encoder is not None)
     window = settings.window or default_window(encoder)
     if window.unit == "tokens" and window.size and encoder is None:
         raise UsageError("unit 'tokens': without a model no tokens are counted; use characters, or give a model")
@@ -186,9 +189,13 @@ def compact_index(folder: Path, backend: str | None = None) -> int:
 
     Returns:
         how many deleted passages went.
+
+    Raises:
+        UsageError: no such backend.
     """
     with writing(folder):
         old = files.read_manifest(folder)
+        _check_backend(backend, old.model is not None)
         files.check_files(folder, old)
         stored = Stored(folder, old)
         row = 0
@@ -239,6 +246,22 @@ def default_window(encoder: Encoder | None) -> WindowConfig:
         return WindowConfig()
     room = encoder.model.length - encoder.model.tokenizer.vocabulary.overhead(False)
     return WindowConfig(size=max(1, min(200, room)), unit="tokens")
+
+
+def _check_backend(name: str | None, has_vectors: bool) -> None:
+    """Looks a backend up before anything long begins.
+
+    Raises:
+        UsageError: no such backend, or there are no vectors that it could find.
+    """
+    if name is None:
+        return
+    if not has_vectors:
+        raise UsageError(
+            f"backend {name!r}: finds the nearest vectors, of which an index of words alone has none; leave it out, or "
+            "make the index with a model"
+        )
+    find_class("search.backends", name, Backend)  # type: ignore[type-abstract]
 
 
 def _old_manifest(folder: Path, replace: bool) -> Manifest | None:

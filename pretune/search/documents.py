@@ -10,6 +10,7 @@ one document each, however many questions are asked about them.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.readers.files import Source, SourceConfig, find_sources, has_columns, no_files, skipped_note
 from pretune.text.readers.labelled import Data, field_names, read_records
 from pretune.text.readers.memory import is_path
-from pretune.text.readers.records import Column, Record, RecordError, SourceRow
+from pretune.text.readers.records import Column, Record, RecordError, SourceRow, is_missing, not_text
 from pretune.text.readers.squad import is_squad
 from pretune.text.readers.squad import read as read_squad
+from pretune.wording import counted
 
 _log = logging.getLogger("pretune")
 Value: TypeAlias = str | int | float | bool
@@ -72,7 +74,7 @@ class DocumentStats:
     Attributes:
         read: documents that are handed on.
         empty: records without any text, which are left out.
-        dropped: names of fields that are not kept, as they hold neither a text nor a number, with their counts.
+        dropped: names of fields that are not kept, as they hold neither a text nor a finite number, with their counts.
     """
 
     read: int = 0
@@ -83,7 +85,7 @@ class DocumentStats:
         """What was left out, a sentence each."""
         notes = [f"documents left out, as they have no text: {self.empty:,}"] if self.empty else []
         return notes + [
-            f"field {name!r} is not kept in {count:,} documents: it holds neither a text nor a number"
+            f"field {name!r} is not kept in {counted(count, 'document')}: it holds neither a text nor a finite number"
             for name, count in self.dropped.items()
         ]
 
@@ -164,15 +166,10 @@ def _of_records(records: Iterator[Record], config: DocumentConfig, stats: Docume
         if text is None or (isinstance(text, str) and not text.strip()):
             stats.empty += 1
             continue
-        title = record.get(config.title)
-        kept = {key: value for key, value in record.items() if key not in (id_column, config.text, config.title)}
-        yield Document(
-            name,
-            record.text(config.text, "text"),
-            str(title) if isinstance(title, str | int | float) else "",
-            _plain(kept, stats),
-            str(record.origin),
-        )
+        own = {key: value for key, value in record.items() if key not in (id_column, config.text)}
+        kept = _plain(own, stats, record)
+        title = str(kept.pop(config.title, ""))
+        yield Document(name, record.text(config.text, "text"), title, kept, str(record.origin))
 
 
 def _id_of(record: Record, column: str) -> str:
@@ -188,16 +185,34 @@ def _id_of(record: Record, column: str) -> str:
             f"{record.origin}: the id (field {column!r}) {shown}; fill it in, or leave the column out, so that ids are "
             "made"
         )
+    _check_text(record, column, str(value))
     return str(value)
 
 
-def _plain(fields: Mapping[str, object], stats: DocumentStats) -> dict[str, Value]:
-    """The fields that a filter can compare."""
+def _check_text(record: Record, name: str, value: str) -> None:
+    """Refuses what no file can hold as text.
+
+    Raises:
+        DataError: a NUL or half a surrogate pair, with its field.
+    """
+    if (error := not_text("", 0, name, value)) is not None:
+        raise DataError(f"{record.origin}: {error.reason}; {error.remedy}")
+
+
+def _plain(fields: Mapping[str, object], stats: DocumentStats, record: Record) -> dict[str, Value]:
+    """The fields that a filter can compare.
+
+    Raises:
+        DataError: a name or a value that no file can hold as text.
+    """
     out: dict[str, Value] = {}
     for name, value in fields.items():
-        if isinstance(value, str | bool | int | float):
+        _check_text(record, name.encode("ascii", "backslashreplace").decode(), name)
+        if isinstance(value, str):
+            _check_text(record, name, value)
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
             out[name] = value
-        elif value is not None:
+        elif not is_missing(value):
             stats.dropped[name] = stats.dropped.get(name, 0) + 1
     return out
 

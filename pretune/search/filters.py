@@ -57,6 +57,11 @@ class Condition:
             raise UsageError(f"filter {text!r}: expected a field, one of = != < <= > >=, and a value: language=zh")
         return cls(match.group(1), match.group(2), match.group(3))
 
+    def compares(self, document: Document) -> bool:
+        """Whether its value can be compared with that of a document, if this has the field."""
+        actual = _field(document, self.field)
+        return actual is not None and _comparable(actual, self.value) is not None
+
     def holds(self, document: Document) -> bool:
         """Whether a document fulfils it."""
         actual = _field(document, self.field)
@@ -91,6 +96,11 @@ def fulfilling(documents: Sequence[Document], conditions: Sequence[Condition]) -
             raise UsageError(
                 f"filter on {condition.field!r}: no document of the index has such a field; "
                 f"{suggest(condition.field, sorted(known))}"
+            )
+        if condition.sign != "!=" and not any(map(condition.compares, documents)):
+            raise UsageError(
+                f"filter on {condition.field!r}: {condition.value!r} is no number, and this field holds numbers; give "
+                f"one: {condition.field}{condition.sign}10"
             )
     return [all(condition.holds(document) for condition in conditions) for document in documents]
 

@@ -249,18 +249,19 @@ class SearchIndex:
         first = np.sort(first)
         return rows[first], scores[first]
 
-    def add(self, data: Data, *, update: bool = False, **columns: Any) -> int:
+    def add(self, data: Data, *, update: bool = False, stats: DocumentStats | None = None, **columns: Any) -> int:
         """Adds documents of files or of records; returns how many.
 
         Args:
             update: a document whose id is there takes the place of the old one; else it is an error.
+            stats: counts what became of the records.
             columns: how they are read: `text`, `title`, `id` ...
         """
         from pretune.config import validate
 
         config = validate(DocumentConfig, columns, "columns")
         encoder = self.encoder if self.manifest.model is not None else None
-        count = add_documents(read_documents(data, config, DocumentStats()), self.folder, encoder, update=update)
+        count = add_documents(read_documents(data, config, stats), self.folder, encoder, update=update)
         self._open()
         return count
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pretune.errors import DataError, UsageError
 from pretune.field_table import read_file
+from pretune.missing_paths import no_such_folder
 from pretune.search.documents import ID_COLUMNS, DocumentConfig, is_squad_file, squad_id, squad_records
 from pretune.text.readers.files import Source, find_sources
 from pretune.text.readers.labelled import field_names, read_records
@@ -117,8 +118,10 @@ def _texts(path: Path, config: DocumentConfig) -> dict[str, str]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str, int]]:
     """Line, query, document and grade of each judgement."""
+    if not path.exists():
+        raise no_such_folder(path, "file of judgements")
     try:
-        lines = read_file(path, _LIMIT).decode("utf-8-sig").splitlines()
+        lines = read_file(path, _LIMIT).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error}; convert it first (iconv -t utf-8)") from None
     for number, line in enumerate(lines, 1):

@@ -161,6 +161,10 @@ def read_manifest(folder: Path) -> Manifest:
         DataError: an unfinished build, a damaged or hostile file, or one of a newer pretune.
     """
     if not folder.is_dir():
+        if folder.exists():
+            raise MissingInputError(
+                f"{folder}: is a file, not the folder of an index; make one: pretune index {folder} --output INDEX"
+            )
         raise no_such_folder(folder, "index")
     path = folder / FILE
     if not path.is_file():

@@ -10,14 +10,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _HAN = "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_HAN_CHARACTER = re.compile(f"[{_HAN}]")
 _RUN = re.compile(rf"([{_HAN}]+)|[^\W_{_HAN}]+(?:['’][^\W_{_HAN}]+)*")
 
 
+def is_han(word: str) -> bool:
+    """Whether a word is one Chinese or Japanese character."""
+    return _HAN_CHARACTER.fullmatch(word) is not None
+
+
 class Tokenization(ABC):
-    """Makes words of a text; queries and passages are treated alike. A variant says what becomes of Chinese."""
+    """Makes words of a text, of queries as of passages. A variant says what becomes of Chinese."""
 
     @abstractmethod
     def split(self, run: str) -> Iterator[str]:
@@ -32,3 +38,11 @@ class Tokenization(ABC):
             else:
                 words.append(match.group())
         return words
+
+    def query(self, text: str, vocabulary: Collection[str]) -> list[str]:
+        """The words that a query is searched by.
+
+        Args:
+            vocabulary: the words of all passages, among which a variant may find further ones.
+        """
+        return self(text)

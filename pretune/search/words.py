@@ -88,7 +88,7 @@ class WordIndex:
 
     def scores(self, query: str) -> Scores:
         """The BM25 score of every passage; 0 where it has no word of the query. Shape: return: (passages,)"""
-        ids = self._bm25.get_tokens_ids(self._tokenization(query))
+        ids = self._bm25.get_tokens_ids(self._tokenization.query(query, self._bm25.vocab_dict))
         if not ids:
             return np.zeros(self._bm25.scores["num_docs"], np.float32)
         scores: Scores = self._bm25.get_scores_from_ids(ids)

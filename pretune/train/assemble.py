@@ -349,6 +349,8 @@ def _keep_own_weights(components: TrainComponents) -> None:
 def _add_records(components: TrainComponents, stores: StoreData | None, labelled: Sequence[LabelledData]) -> None:
     """What is kept for the record: fingerprints, statistics, notes, facts."""
     components.facts["abilities"] = components.objective.abilities
+    if any(part.is_sparse for part in components.objective.alternatives):
+        components.facts["is_sparse"] = True
     components.facts["token_terms"] = list(components.objective.token_terms)
     if stores is not None:
         components.data |= stores.fingerprints()

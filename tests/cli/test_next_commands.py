@@ -65,7 +65,7 @@ def test_from_chinese_text_to_a_classifier(
     run_line(embed)
 
 
-@pytest.mark.parametrize("task", ["classification", "similarity"])
+@pytest.mark.parametrize("task", ["classification", "similarity", "sparse"])
 def test_of_pairs(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,11 +75,12 @@ def test_of_pairs(
     run_line("pretune tokenizer train text.txt --vocab_size 200 --output tokenizer --no-allocator")
     rows = [f"{text.replace(',', ';')},{text[:20]},{'ab'[n % 2]}" for n, text in enumerate(EN)]
     Path("pairs.csv").write_text("\n".join(["text,other,label", *rows]), encoding="utf-8")
-    columns = "--data.columns.second other" + (" --data.columns.label none" if task == "similarity" else "")
+    columns = "--data.columns.second other" + ("" if task == "classification" else " --data.columns.label none")
     data = f"--data.train pairs.csv --data.tokenizer tokenizer {columns}"
     run_line(f"pretune finetune --task {task} {data} --output 'my run' {STEPS}", SMALL)
     lines = next_lines(capsys)
-    assert lines[-1] == 'pretune embed \'my run\' "a text" "a second text" --output vectors.npy'
+    output = "" if task == "sparse" else " --output vectors.npy"
+    assert lines[-1] == f'pretune embed \'my run\' "a text" "a second text"{output}'
     assert (task == "classification") == ('pretune predict \'my run\' --pair "a text" "a second text"' in lines)
     for line in lines:
         run_line(line)

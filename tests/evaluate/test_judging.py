@@ -253,7 +253,7 @@ def test_names_of_a_tagger() -> None:
         ),
         ({"b_txt": RIGHT}, ("--metrics", "blue"), 64, "no variant 'blue'; did you mean 'bleu'?"),
         ({"b_txt": RIGHT}, ("--metrics", "bleu,bleu"), 64, "metric bleu is named twice"),
-        ({"b_txt": RIGHT}, ("--metrics", "numbers"), 64, "numbers compares with sources: give them with --sources"),
+        ({"b_txt": RIGHT}, ("--metrics", "numbers"), 64, "numbers compares with sources: give their file (--sources)"),
         ({"b_txt": RIGHT}, ("--language", "th"), 64, "no tokenizer finds words of the language 'th'"),
         ({"b_txt": RIGHT}, ("--language", "english"), 64, "language 'english' is no code of a language"),
         ({"b_txt": RIGHT}, ("--samples", "7"), 64, "--samples 7: expected 40 draws or more"),

@@ -91,7 +91,7 @@ def test_languages_whose_capitals_show_no_names_are_refused(text: str, language:
 
 def test_sources_are_needed() -> None:
     for name in ("names", "numbers"):
-        with pytest.raises(UsageError, match=f"{name} compares with sources: give them with --sources"):
+        with pytest.raises(UsageError, match=f"{name} compares with sources"):
             score(name, ["a"], ["a"])
 
 

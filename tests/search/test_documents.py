@@ -20,7 +20,7 @@ def test_jsonl_keeps_ids_titles_and_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"_id": "x", "title": "T", "text": "one", "year": 1999, "tags": ["a"]})
     stats = DocumentStats()
     assert list(read_documents(path, stats=stats)) == [Document("x", "one", "T", {"year": 1999}, f"{path}:1")]
-    assert stats.notes() == ["field 'tags' is not kept in 1 documents: it holds neither a text nor a number"]
+    assert stats.notes() == ["field 'tags' is not kept in 1 document: it holds neither a text nor a finite number"]
 
 
 def test_ids_are_made_where_there_are_none(tmp_path: Path) -> None:
@@ -80,3 +80,26 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no file here that can be read"):
         list(read_documents(tmp_path / "empty"))
+
+
+def test_fields_that_no_filter_compares_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "x", "text": "one", "title": ["T"], "price": 1e999, "none": NaN, "good": 2}\n')
+    stats = DocumentStats()
+    assert list(read_documents(path, stats=stats)) == [Document("x", "one", "", {"good": 2}, f"{path}:1")]
+    assert stats.dropped == {"title": 1, "price": 1}  # NaN stands for nothing
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"id": "a\\ud800", "text": "one"}', r"field 'id' holds half a surrogate pair"),
+        ('{"id": "a", "text": "one", "title": "\\ud800"}', r"field 'title' holds half a surrogate pair"),
+        ('{"id": "a", "text": "one", "x": "\\u0000"}', r"field 'x' holds a NUL"),
+        ('{"id": "a", "text": "one", "\\udc00": "x"}', r"field .*udc00' holds half a surrogate pair"),
+    ],
+)
+def test_what_no_file_can_hold_is_named(row: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(row + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: " + message):
+        list(read_documents(tmp_path / "a.jsonl"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.search.judgements import Judged, read_judged
 
 
@@ -77,6 +77,8 @@ def test_judgements_that_name_no_document_of_the_index(queries: Path, tmp_path: 
 def test_bad_queries_are_named(queries: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give the judgements too"):
         read_judged(queries)
+    with pytest.raises(MissingInputError, match="no such file of judgements"):
+        read_judged(queries, tmp_path / "none.tsv")
     twice = tmp_path / "twice.jsonl"
     twice.write_text('{"_id": "q1", "text": "a"}\n{"_id": "q1", "text": "b"}\n')
     with pytest.raises(DataError, match=r"twice\.jsonl:2: id 'q1' comes twice"):

@@ -156,6 +156,8 @@ def test_the_verb_writes_what_fine_tuning_reads(tmp_path: Path, capsys: pytest.C
     assert main([*common[:2], str(out), "--output", str(tmp_path / "again.jsonl")]) == 65
     assert "has a column 'negatives', which mine writes" in capsys.readouterr().err
     assert main([*common, "--negatives", "many"]) != 0
+    assert main([*common[:4], str(tmp_path / "hard.csv")]) == 64
+    assert "a table has no place for lists of negatives" in capsys.readouterr().err
 
 
 def test_a_file_of_another_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

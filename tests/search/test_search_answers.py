@@ -125,6 +125,6 @@ def test_models_that_cannot_answer_are_refused(index: SearchIndex, reader: Path,
         index.answer("the lazy dog", reader=reader, writer=writer)
     with pytest.raises(UsageError, match="the writer generates no text"):
         index.answer("the lazy dog", writer=reader)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"the reader .*fine-tuned with --task reading"):
         index.answer("the lazy dog", reader=writer)
     assert index.answer("the lazy dog", 3).text == ""

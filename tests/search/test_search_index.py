@@ -110,6 +110,9 @@ def test_filters(index: SearchIndex) -> None:
     )
     with pytest.raises(UsageError, match="no document of the index has such a field; did you mean 'language'"):
         index.search("dog", where=["languag=zh"])
+    with pytest.raises(UsageError, match=r"filter on 'year': 'late' is no number.*year>10"):
+        index.search("dog", where=["year>late"])
+    assert len(index.search("the dog", 30, where=["year!=late"])) == 30
     with pytest.raises(UsageError, match="filter 'zh': expected a field"):
         index.search("dog", where=["zh"])
 
@@ -271,10 +274,18 @@ def test_bad_input_is_said(index: SearchIndex, model: Model, tmp_path: Path) -> 
         pretune.index(records(3), tmp_path / "full", model=model)
     with pytest.raises(MissingInputError, match="holds no index"):
         pretune.open_index(tmp_path / "full")
+    with pytest.raises(MissingInputError, match=r"x\.txt: is a file"):
+        pretune.open_index(tmp_path / "full" / "x.txt")
     with pytest.raises(MissingInputError, match="no such index"):
         pretune.open_index(tmp_path / "none")
     with pytest.raises(UsageError, match="unit 'tokens': without a model"):
         pretune.index(records(3), tmp_path / "t", unit="tokens")
+    with pytest.raises(UsageError, match="backend 'exact': finds the nearest vectors, of which an index of words"):
+        pretune.index(records(3), tmp_path / "t", backend="exact")
+    with pytest.raises(UsageError, match="query_prompt and passage_prompt stand before"):
+        pretune.index(records(3), tmp_path / "t", query_prompt="query: ")
+    with pytest.raises(UsageError, match="no variant 'nope'"):
+        index.compact("nope")
     assert not (tmp_path / "t").exists()
 
 

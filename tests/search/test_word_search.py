@@ -124,3 +124,12 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     vectors = StoredVectors([np.eye(4, dtype=np.float32)])
     with pytest.raises(MissingPackageError, match=r"pip install 'pretune\[search\]', or --backend exact"):
         backend.build(vectors, tmp_path, {})
+
+
+def test_a_chinese_character_alone_is_found_inside_of_words(tmp_path: Path) -> None:
+    WordIndex.build(["今天天气很好", "小猫在睡觉", "猫 and dog", "dog"], "bigrams", tmp_path)
+    words = WordIndex.open(tmp_path, "bigrams", 4)
+    assert sorted(words.search("猫", 4)[0].tolist()) == [1, 2]
+    assert sorted(words.search("猫 dog", 4)[0].tolist()) == [1, 2, 3]
+    assert words.search("狗", 4)[0].tolist() == []
+    assert words.search("猫在", 4)[0].tolist() == [1]

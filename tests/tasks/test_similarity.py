@@ -104,6 +104,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         task.resolve_config([PairExample("a")])
     with pytest.raises(DataError, match="no examples"):
         task.resolve_config([])
+    named = Similarity(Similarity.Config(columns=LabelledConfig(second="b", label="scroe")), task.vocabulary)
+    with pytest.raises(DataError, match=r"no field 'scroe' here nor in any other record; .*--label none"):
+        named.resolve_config([pair(None, 2)])
 
 
 def test_each_text_is_cut_by_itself() -> None:

@@ -6,9 +6,9 @@ characters give 0.904 and jieba's words 0.960; among the first five for 0.996, 0
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from pretune.search.tokenization import Tokenization
+from pretune.search.tokenization import Tokenization, is_han
 
 
 class Bigrams(Tokenization):
@@ -17,3 +17,9 @@ class Bigrams(Tokenization):
     def split(self, run: str) -> Iterator[str]:
         """The pairs of a run."""
         yield from (run[n : n + 2] for n in range(len(run) - 1)) if len(run) > 1 else (run,)
+
+    def query(self, text: str, vocabulary: Collection[str]) -> list[str]:
+        """The words of a query; a character that stands alone in it is found inside of the pairs of passages too."""
+        words = self(text)
+        alone = [word for word in words if is_han(word)]
+        return words + [pair for word in alone for pair in vocabulary if word in pair and len(pair) == 2]

@@ -17,6 +17,7 @@ from pretune.metrics.ranking import score_rankings
 from pretune.tasks.shared.pair_scores import RANKING_METRIC, PairCosine, PairVectors, correlations, ranking_scores
 from pretune.tasks.shared.windowed import cut_text
 from pretune.tasks.task import Example, Task, build_row, encode_texts
+from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Record, is_missing
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.windows import Window
@@ -50,6 +51,7 @@ class PairExample(Example):
         return () if self.third is None else (self.third, *self.others)
 
 
+_NO_LABEL = "none"  # the field that a user names who wants no labels
 PairAnswer = float | PairVectors
 """What is said of a row: the cosine of its texts, or, where these may be windows, their vectors."""
 
@@ -78,7 +80,7 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
         """Nothing is filled in.
 
         Raises:
-            DataError: no examples, or one without a second text.
+            DataError: no examples, one without a second text, or none with the label that the user named.
         """
         if not examples:
             raise DataError("no examples: the file has a header at most; give it pairs of texts")
@@ -88,6 +90,14 @@ class VectorTask(Task[PairExample, PairAnswer, float]):
                     f"{example.origin}: {self.name} learns from pairs; name the column of the second texts with "
                     "--second (data.columns.second)"
                 )
+        label = self.config.columns.label
+        if label not in (LabelledConfig().label, _NO_LABEL) and all(
+            each.label is None and each.values is None for each in examples
+        ):
+            raise DataError(
+                f"{examples[0].origin}: no field {label!r} here nor in any other record; name the field of the labels "
+                "with --label (columns.label), or give --label none to learn without labels"
+            )
         return self.config
 
     def training_notes(self, examples: Sequence[PairExample]) -> list[str]:

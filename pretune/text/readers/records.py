@@ -325,6 +325,8 @@ def describe(value: object) -> str:
 
 def _name_it(noun: str, setting: str) -> str:
     """How a column is named: by the flag that is the last part of a dotted setting, or by a field of a user's task."""
+    if not setting:
+        return f"name a {noun} that is there"
     if "." not in setting:
         return f"set {setting} to the {noun} that holds it"
     return f"name the {noun} that holds it with --{setting.rpartition('.')[2]} ({setting})"
