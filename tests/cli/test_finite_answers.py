@@ -127,7 +127,8 @@ def test_evaluate_names_the_windows_of_a_store(models: dict[str, Path], tmp_path
 
 def test_a_length_that_overflows_is_no_zero_vector(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model = pretune.load(models["embed"], device="cpu", precision="fp32")
-    monkeypatch.setattr("pretune.model.Embedder.of", lambda *_: lambda texts: np.full((2, 4), 1e30, np.float32))
+    huge = np.full((2, 4), 1e30, np.float32)
+    monkeypatch.setattr("pretune.evaluate.prompted.Embedder.of", lambda *_: lambda texts: huge)
     with pytest.raises(NonFiniteError, match="length"):
         model.embed(["a cat", "a dog"], normalize=True)
 
