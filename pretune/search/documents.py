@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +160,11 @@ def _of_records(records: Iterator[Record], config: DocumentConfig, stats: Docume
             id_columns[source] = config.id or next((name for name in ID_COLUMNS if name in record), None)
         id_column = id_columns[source]
         if id_column is None:
-            name = f"{Path(source).name}:{record.origin.row}" if not record.origin.in_memory else str(record.origin.row)
+            name = (
+                f"{_readable(Path(source).name)}:{record.origin.row}"
+                if not record.origin.in_memory
+                else str(record.origin.row)
+            )
         else:
             name = _id_of(record, id_column)
         text = record.get(config.text)
@@ -227,8 +232,14 @@ def _of_text(source: Source, config: DocumentConfig) -> Iterator[Document]:
         max_compression_ratio=config.max_compression_ratio,
     )
     for document in read_corpus(source.path, corpus):
-        name = f"{document.source}:{document.line}" if splits else document.source
-        yield Document(name, document.text, "", {}, f"{document.source}:{document.line}")
+        path = _readable(document.source)
+        name = f"{path}:{document.line}" if splits else path
+        yield Document(name, document.text, "", {}, f"{path}:{document.line}")
+
+
+def _readable(path: str) -> str:
+    """A path as text, whose bytes that are no UTF-8 have U+FFFD in their stead."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _of_squad(source: Source, config: DocumentConfig) -> Iterator[Document]:
@@ -257,4 +268,4 @@ def squad_records(source: Source) -> Iterator[SourceRow]:
 
 def squad_id(source: Source, number: int) -> str:
     """The id of a text of a SQuAD file, by its number among the different ones, from 1."""
-    return f"{Path(source.path).name}#{number}"
+    return f"{_readable(Path(source.path).name)}#{number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,12 @@ def test_what_no_file_can_hold_is_named(row: str, message: str, tmp_path: Path) 
     (tmp_path / "a.jsonl").write_text(row + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl:1: " + message):
         list(read_documents(tmp_path / "a.jsonl"))
+
+
+def test_a_name_that_is_no_utf8_makes_an_id_that_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xe9b.txt")
+    try:
+        path.write_text("one")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert [Path(each.id).name for each in read_documents(tmp_path)] == ["a\ufffdb.txt"]
