@@ -214,7 +214,11 @@ class LanguageModel(nn.Module):
             if (on_vectors := next((h for h in self.heads.values() if isinstance(h, VectorHead)), None)) is not None:
                 return on_vectors.labels
             heads = f" (its heads: {', '.join(self.heads)})" if self.heads else ""
-            raise UsageError(f"this {self.family} has no classification head{heads}; fine-tune it (pretune finetune)")
+            writes = any(isinstance(head, VocabularyHead) for head in self.heads.values())
+            asked = ", or ask it as it is for labels (--labels good,bad)" if writes else ""
+            raise UsageError(
+                f"this {self.family} has no classification head{heads}; fine-tune it (pretune finetune){asked}"
+            )
         return cast(list[str], self.heads["classification"].labels)
 
     @property

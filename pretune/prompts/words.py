@@ -75,7 +75,7 @@ def check_labels(prompt: Prompt, labels: Sequence[str], where: str) -> None:
 
     Raises:
         UsageError: fewer than two labels, or one twice; a prompt that names words, but none for a label; two labels
-            with the same word.
+            with the same word; a word twice.
     """
     if len(labels) < 2 or len(set(labels)) < len(labels):
         raise UsageError(f"labels: expected at least two different labels, got {', '.join(labels) or 'none'}")
@@ -89,6 +89,8 @@ def check_labels(prompt: Prompt, labels: Sequence[str], where: str) -> None:
     owner: dict[str, str] = {}
     for label in labels:
         for word in prompt.words_of(label):
+            if owner.get(word) == label:
+                raise UsageError(f"prompt {where}: the word {word!r} stands twice for {label!r}; leave one of them out")
             if word in owner:
                 raise UsageError(
                     f"prompt {where}: the word {word!r} stands for {owner[word]!r} and for {label!r}, so that nothing "

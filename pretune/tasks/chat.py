@@ -156,10 +156,10 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
         return [messages, Column("tools", "", required=False)]
 
     def read(self, record: Mapping[str, object]) -> ChatExample:
-        """A conversation; a bare text is a message of the user."""
+        """A conversation; a bare text is a message of the user, where no answer is asked for."""
         fields, field = Record.of(record), self.config.columns.messages
         value = fields.get(field)
-        if isinstance(value, str) and not value.lstrip().startswith("["):
+        if isinstance(value, str) and not value.lstrip().startswith("[") and not fields.needs_labels:
             messages = [{"role": "user", "content": fields.text(field)}]
         else:
             messages = read_messages(fields, field)

@@ -217,6 +217,11 @@ def test_the_models_own_template_is_the_default() -> None:
         ({"messages": [{"role": "user"}]}, "list[0]: field 'messages[0]' has no content"),
         ({"messages": [user("a"), {"role": "assistant", "content": None}]}, "field 'messages[1]' has no content"),
         ({"messages": []}, "list[0]: field 'messages' is an empty list"),
+        ({"messages": "hi"}, "list[0]: field 'messages' holds str hi, not a list of messages"),
+        (
+            {"messages": [user("a"), {"role": "assistant", "tool_calls": 5}]},
+            "list[0]: field 'messages[1].tool_calls' holds the number 5, not a list",
+        ),
         ({"messages": ["a"]}, "list[0]: field 'messages[0]' holds str a, not a message"),
         ({"messages": [{"content": "a"}]}, "list[0]: field 'messages[0]' has no role; write one of system, user"),
         ({"messages": [user("a\0"), assistant("b")]}, "field 'messages[0].content' holds a NUL character"),

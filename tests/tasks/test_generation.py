@@ -99,6 +99,7 @@ def test_a_template_names_fields() -> None:
     for bad, message in (
         ("{}", "is no name of a field"),
         ("{a.b}", "is no name of a field"),
+        ("{source", "the template '{source': .*; write a brace that is no field twice"),
         ("no place", "no place for what is read"),
     ):
         with pytest.raises((UsageError, ValueError), match=message):

@@ -275,6 +275,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"labels": ["fox"]}, "at least two different labels, got fox"),
     ({"labels": ["fox", "fox"]}, "at least two different labels, got fox, fox"),
     ({"labels": {"a": "fox", "b": "fox"}}, "the word 'fox' stands for 'a' and for 'b'"),
+    ({"labels": {"a": ["fox", "fox"], "b": "dog"}}, "the word 'fox' stands twice for 'a'"),
     ({"labels": ["the quick", "the quick dog"]}, "the word 'the quick' is the beginning of 'the quick dog'"),
     ({"labels": ONE, "prompt": "sentimant"}, "no prompt 'sentimant'; did you mean 'sentiment'"),
     ({"labels": ["0", "1"], "prompt": "sentiment"}, "no word for the label '0'; it has words for negative, positive"),

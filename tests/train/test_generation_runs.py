@@ -151,4 +151,5 @@ def test_a_model_that_writes_was_trained_for_no_task_by_that(
 ) -> None:
     gpt2(tmp_path)
     assert main(["predict", str(tmp_path), "a text", "--no-allocator", "--device", "cpu"]) == 64
-    assert "has no classification head (its heads: clm); fine-tune it" in capsys.readouterr().err
+    message = "no classification head (its heads: clm); fine-tune it (pretune finetune), or ask it as it is for labels"
+    assert message in capsys.readouterr().err

@@ -42,10 +42,16 @@ def template_fields(template: str) -> list[str]:
     """The names in the braces of a template, in order.
 
     Raises:
-        ValueError: braces that hold something else than a name.
+        ValueError: braces that hold something else than a name, or a single brace.
     """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(
+            f"the template {template!r}: {error}; write a brace that is no field twice, {{{{ or }}}}"
+        ) from None
     names = []
-    for _, name, form, conversion in string.Formatter().parse(template):
+    for _, name, form, conversion in parts:
         if name is None:
             continue
         if not name.isidentifier() or form or conversion:

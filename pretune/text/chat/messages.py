@@ -81,6 +81,10 @@ def _message(record: Record, where: str, item: object, number: int) -> Message:
         raise record.error(f"field {where!r} has no role", f"write one of {', '.join(ROLES)}")
     role = _role(record, f"{where}.role", item["role"])
     others = {str(key): value for key, value in item.items() if key not in ("role", "content") and value is not None}
+    if "tool_calls" in others and not isinstance(others["tool_calls"], list):
+        raise record.error(
+            f"field '{where}.tool_calls' holds {describe(others['tool_calls'])}, not a list", "fix or remove the field"
+        )
     if item.get("content") is None and role == "assistant" and others.get("tool_calls"):
         return {"role": role, **others}
     return {"role": role, "content": _text(record, where, item, "content"), **others}
@@ -151,6 +155,11 @@ def check_messages(messages: Sequence[Mapping[str, Any]], where: object, *, need
             raise DataError(f"{where}: message {number} ({role}): its content is {describe(content)}; write a text")
         if role == "user" and not str(content).strip():
             raise DataError(f"{where}: message {number} (user) is empty; fill it in, or remove the conversation")
+        if needs_answer and role == "assistant" and not (str(content or "").strip() or message.get("tool_calls")):
+            raise DataError(
+                f"{where}: message {number} (assistant) is empty, from which a model learns to answer nothing; fill it "
+                "in, or remove the conversation"
+            )
         if problem := _misplaced(str(role), before, number):
             raise DataError(f"{where}: message {number}: {problem}")
         before = str(role)

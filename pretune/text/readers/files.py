@@ -215,6 +215,11 @@ def _expand(name: Path | str) -> list[Path]:
     if not matches:
         if has_magic(str(name)):
             raise MissingInputError(f"{name}: no file matches this pattern (working folder: {Path.cwd()})")
+        if "{" in path.name:
+            raise MissingInputError(
+                f"{name}: no such file or folder (working folder: {Path.cwd()}); braces hold two parts of names, as in "
+                "'train.{en,de}'"
+            )
         near = near_path(path)
         if near is not None:
             raise MissingInputError(

@@ -268,6 +268,10 @@ def test_tool_calls_are_learned_where_the_template_writes_them() -> None:
         ([user("a"), SYSTEM, assistant("b")], "x:1: message 2: a system message stands first or not at all"),
         ([user("a")], "x:1: no message is the assistant's, so that nothing can be learned; remove the record"),
         ([user(" "), assistant("b")], "x:1: message 1 (user) is empty"),
+        (
+            [user("a"), assistant(" ")],
+            "x:1: message 2 (assistant) is empty, from which a model learns to answer nothing",
+        ),
         ([{"role": "user"}, assistant("b")], "x:1: message 1 (user) has no content; fill it in"),
         ([{"role": "bot", "content": "a"}], "x:1: message 1: unknown role 'bot'; write one of system, user, assistant"),
         ([user("a"), {"role": "tool", "content": "b"}], "x:1: message 2: a tool answers where the assistant did not"),

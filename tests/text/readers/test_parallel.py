@@ -83,6 +83,8 @@ def test_a_file_without_its_partner(tmp_path: Path) -> None:
     write(tmp_path, "a\n", "A\n")
     with pytest.raises(MissingInputError, match=r"train\.fr: no such file .*both files are needed"):
         pairs(str(tmp_path / "train.{en,fr}"))
+    with pytest.raises(MissingInputError, match=r"train\.\{en,de,fr\}: no such file .*braces hold two parts of names"):
+        pairs(str(tmp_path / "train.{en,de,fr}"))
     with pytest.raises(DataError, match=r"train\.en: a parallel file needs its partner, .* name both as in"):
         pairs(str(tmp_path / "train.en"), format="parallel", target="fr")
     for target in ("nowhere/train.de", "."):
