@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import UsageError
-from pretune.find import suggest
+from pretune.find import nearest
 from pretune.prompts.prompt import Prompt, Rendered
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -81,10 +81,11 @@ def check_labels(prompt: Prompt, labels: Sequence[str], where: str) -> None:
         raise UsageError(f"labels: expected at least two different labels, got {', '.join(labels) or 'none'}")
     for label in labels if prompt.words else ():
         if label not in prompt.words:
-            names = list(prompt.words)
+            near = nearest(label, list(prompt.words))
             raise UsageError(
-                f"prompt {where}: no word for the label {label!r}; it has words for {', '.join(names[:20])} "
-                f"({suggest(label, names)}): say its word, as in --labels {label}=WORD, or use the prompt plain"
+                f"prompt {where}: no word for the label {label!r}; it has words for "
+                f"{', '.join(list(prompt.words)[:20])}{f' (did you mean {near!r}?)' if near else ''}: say its word, as "
+                f"in --labels {label}=WORD or in a prompt of your own (a .toml file), or use the prompt plain"
             )
     owner: dict[str, str] = {}
     for label in labels:

@@ -229,8 +229,16 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
                 raise UsageError(
                     "the tokenizer has no chat template; train the model with --task chat, which saves one"
                 )
+            if self.config.template is not None:
+                template.where = f"the chat template {self.config.template}"
             finder = AnswerFinder(template, special_marks(tokenizer), self.config.turns)
             self._ends, self._stop = end_of_turn(finder.end_mark, tokenizer)
+            if not finder.end_mark:
+                _log.warning(
+                    "%s writes nothing behind the last answer, so that a model does not learn from it where to stop; "
+                    "end answers with a mark, such as {{ eos_token }}",
+                    template.where,
+                )
             self._encoder = tokenizer, ChatEncoder(finder, tokenizer)
         return self._encoder[1]
 

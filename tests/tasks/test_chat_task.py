@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The task `chat`: what is learned, what is left out, files for other software, and what is refused."""
 
 from __future__ import annotations
@@ -133,6 +132,20 @@ def test_tools_are_read_and_written(tmp_path: Path) -> None:
         chat.encode(read_examples(chat, [record]), tokenizer, 2000)
 
 
+def test_a_template_without_an_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = tmp_path / "own.jinja"
+    for end, said in (("", True), ("<|im_end|>", False)):
+        caplog.clear()
+        own.write_text(
+            f"{{% for m in messages %}}[{{{{ m.role }}}}]{{{{ m.content }}}}{end}{{% endfor %}}"
+            "{% if add_generation_prompt %}[assistant]{% endif %}"
+        )
+        chat, tokenizer = task(str(own))
+        with caplog.at_level("WARNING", "pretune"):
+            chat.encode(read_examples(chat, records([user("a"), assistant("b")])), tokenizer, 200)
+        assert (f"the chat template {own} writes nothing behind the last answer" in caplog.text) is said
+
+
 def test_whole_turns_are_left_out_from_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
     chat, tokenizer = task()
     talk = [SYSTEM, *(message for n in range(6) for message in (user(f"question {n}"), assistant(f"answer {n}")))]
@@ -248,7 +261,7 @@ def test_bad_records_are_refused(record: dict, message: str) -> None:
         (
             "chatml",
             [user("a"), {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}],
-            "list[0]: message 2 (assistant): the model's chat template (field 'chat_template') does not write its tool calls",
+            "list[0]: message 2 (assistant): the chat template chatml does not write its tool calls",
         ),
     ],
 )
