@@ -355,3 +355,18 @@ def test_lengths_that_a_vector_does_not_have(model: Any) -> None:
         encoded([("the cat", "a cat")], loss="cosin")
     with pytest.raises(UsageError, match="name each direction once, query_to_doc among them"):
         encoded([("the cat", "a cat")], loss={"contrast": {"directions": ["doc_to_doc"]}})
+
+
+def test_a_loss_that_gathers_vectors_as_labels_is_refused(tmp_path: Path) -> None:
+    """It trained to a loss of 0: what is gathered over a step are scores."""
+    path = tmp_path / "gathers.py"
+    path.write_text(
+        "from pretune.tasks.vector_losses.vector_loss import VectorLoss\n"
+        "class Gathers(VectorLoss):\n"
+        "    compares_examples = True\n"
+        "    learns = 'vectors'\n"
+        "    def forward(self, table):\n"
+        "        return table.vectors[:, 0].sum(dim=1)\n"
+    )
+    with pytest.raises(UsageError, match="only scores are gathered over a step; set compares_examples to False"):
+        build_loss(str(path))

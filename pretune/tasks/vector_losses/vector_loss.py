@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.find import find_class
 from pretune.objectives.same_texts import DIGEST
 from pretune.objectives.text_teacher import Teacher
@@ -169,6 +169,11 @@ def build_loss(choice: str | Mapping[str, Mapping[str, Any]], where: str = "task
     name = name_of(choice)
     loss = find_class("tasks.vector_losses", name, VectorLoss)  # type: ignore[type-abstract]
     settings = {} if isinstance(choice, str) else next(iter(choice.values()))
+    if loss.compares_examples and loss.learns == "vectors":
+        raise UsageError(
+            f"{where}: {name} compares the examples of a step and learns vectors: only scores are gathered over a "
+            "step; set compares_examples to False, or learns to scores"
+        )
     return loss(configuration.validate(loss.Config, settings, f"{where}.{name}"))
 
 
