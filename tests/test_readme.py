@@ -16,10 +16,13 @@ from typing import Any, Literal
 
 import pytest
 from test_docs import blocks, commands
-from tinymodels import save_bert, word_tokenizer
+from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from wheelkit import wheel
 
 from pretune.cli import main
+from pretune.interop.huggingface import save_model
+from pretune.interop.model_tokenizer import resolve_token_ids
+from pretune.models import build
 
 SMALLER = (
     (r"--steps \d+", "--steps 2"),
@@ -74,6 +77,26 @@ def write_tickets(tickets: list[tuple[str, str, str]]) -> None:
     Path("notes.txt").write_text("\n\n".join(text for _, text, _ in tickets), encoding="utf-8")
 
 
+def write_texts() -> None:
+    """Parallel texts, what a system wrote beside what is right, a handbook, and a model that answers."""
+    pairs = [("A man rides a horse.", "Ein Mann reitet ein Pferd."), ("A dog plays.", "Ein Hund spielt.")] * 8
+    lines = [
+        "\t".join(pair) for pair in (("en", "de"), *((f"{n} {en}", f"{n} {de}") for n, (en, de) in enumerate(pairs)))
+    ]
+    Path("train.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Path("written.txt").write_text("Ein Mann reitet.\nEin Hund spielt.\n", encoding="utf-8")
+    Path("right.txt").write_text("Ein Mann reitet ein Pferd.\nEin Hund spielt.\n", encoding="utf-8")
+    Path("handbook").mkdir()
+    Path("handbook/leave.txt").write_text("Everyone has 28 days of leave in a year.", encoding="utf-8")
+    Path("handbook/parcels.txt").write_text("A parcel is returned within 30 days.", encoding="utf-8")
+    fields, fitted = resolve_token_ids("bart", "tiny", {}, byte_tokenizer())
+    save_model(build("bart", "tiny", ["clm"], fields), Path("bart"), fitted)
+    save_gpt2(Path("smollm2"), byte_tokenizer(), positions=256)
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}{{ eos_token }}{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    Path("smollm2/chat_template.jinja").write_text(template, encoding="utf-8")
+
+
 def write_marked() -> None:
     """Texts whose spans are marked, and questions with their answers."""
     people: list[dict[str, Any]] = []
@@ -107,6 +130,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     tickets = [(f"{n}", row["text"][:60], TEAMS[n % 2]) for n, row in enumerate(rows[::8])]
     write_tickets(tickets)
     write_marked()
+    write_texts()
     write_table(Path("new.csv"), ["number", "message"], [row[:2] for row in tickets[:3]])
     write_table(Path("labelled.csv"), ["text", "label"], [row[1:] for row in tickets])
     write_table(Path("pairs.csv"), ["text", "answer"], [(a[1], b[1]) for a, b in itertools.pairwise(tickets)])

@@ -95,8 +95,7 @@ class LanguageModel(nn.Module):
         generation: what the files say of how it writes; None for a model built anew.
         loaded: what reading the files found, or None for a model built anew.
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
-        extra_weights: what an objective or a task has learned beside the model, by its name in the files
-            (`objective.<name>.…`), saved with it.
+        extra_weights: what an objective or a task has learned beside the model, by its name (`objective.<name>.…`).
         constraints: what the files demand of the texts that it writes.
         vectors: how texts become vectors, where the files or the training say it.
         default_pooling: how they do where nothing says it.
@@ -297,8 +296,7 @@ class LanguageModel(nn.Module):
         """Adds heads to the model, by role.
 
         Args:
-            seed: of the initial values of their new parameters; None leaves these as they are, for `initialise` or the
-                files of a model.
+            seed: of the initial values of their new parameters; None leaves these to `initialise` or to files.
 
         Raises:
             UsageError: the model has a head of that role already.

@@ -40,6 +40,7 @@ NEED_OTHERS = {
 VALUES = {  # that a field of text accepts in these commands
     "automatic": "budget",
     "task": "similarity",
+    "distil.student.keep": "0",
     "objective": "mlm",
     "tune": "frozen",
     "output": "other",

@@ -70,7 +70,7 @@ def test_a_list_has_a_line_for_each_variant(name: str, capsys: pytest.CaptureFix
     output = capsys.readouterr().out.splitlines()
     assert len(output) <= 48
     lines = [line for line in output if not line.startswith("  ")]
-    names = variants(AXES[name][0]) if name in AXES else ["linear", "cosine", "constant"]
+    names = variants(AXES[name][0]) if name in AXES else ["linear", "cosine", "constant", "inverse_sqrt"]
     assert [line.split()[0] for line in lines[: len(names)]] == names
     assert lines[len(names)] == ""
     assert lines[-1].startswith("choose one with --")

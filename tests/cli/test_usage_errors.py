@@ -36,7 +36,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
             "--no-lr: there is no such field; did you mean --lr",
         ),
         ("predict m --text-column x", "--text-column: predict has no such flag; did you mean --text?"),
-        ("predict m --labels x --colour red", "--labels: predict has no such flag"),
+        ("predict m --lables x --colour red", "--lables: predict has no such flag; did you mean --labels?"),
         ("embed m --xyzzy red", "--xyzzy: embed has no such flag; pretune embed --help lists all of them"),
         ("fill m x --top many", "--top many: expected a whole number"),
         ("predict m x --threads -7", "--threads -7: expected 1 or more"),

@@ -28,7 +28,7 @@ from pretune.train.step import TrainModule
 from tests.train.test_pinned import task_recipe
 from tests.train.trainkit import home_recipe, make_store, recipe, replaced
 
-UNSCORED = {"cert", "similarity", "events", "extraction", "nested", "roles"}
+UNSCORED = {"cert", "similarity", "sparse", "events", "extraction", "nested", "roles"}
 """Tasks without answers that could be softened: of vectors, and of pairs of tokens."""
 TOKENIZER = "tokenizer"
 
