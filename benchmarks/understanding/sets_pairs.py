@@ -75,7 +75,7 @@ SETS = (
         _sts,
         0.820,
         "cosine, not trained",
-        0.84,
+        0.865,
         recipe={
             "task": {"similarity": {"loss": "cosent"}},
             "lr": 5e-5,

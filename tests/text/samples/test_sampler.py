@@ -278,7 +278,7 @@ def test_weights_of_stores_change_after_their_samples() -> None:
 
 
 @given(settings_of_samplers(), st.integers(0, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_step_takes_no_sample_twice(given: dict[str, Any], steps: int) -> None:
     sampler = Sampler(**given, repeats=False)
     batches, cursors = walk(sampler, 30)
