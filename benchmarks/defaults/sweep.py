@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from benchmarks.understanding.sets import Record, draw_per_label, draw_records, find_set
 
@@ -63,6 +64,7 @@ def baselines(model: Any, train: Sequence[Record], test: Sequence[Record]) -> di
     """Accuracies of logistic regression on TF-IDF and on the model's vectors; pairs are read as two texts."""
     from pretune.baselines.tfidf import fit_tfidf
     from pretune.baselines.vectors import fit_vectors
+    from pretune.nn.vector_head import pair_features
 
     labels, truth = ([str(record["label"]) for record in part] for part in (train, test))
     texts, tested = ([str(record["text"]) for record in part] for part in (train, test))
@@ -76,7 +78,7 @@ def baselines(model: Any, train: Sequence[Record], test: Sequence[Record]) -> di
         if not pairs:
             return u
         v = model.embed(second, normalize=True)
-        return np.hstack([u, v, np.abs(u - v), u * v])
+        return pair_features(torch.from_numpy(u), torch.from_numpy(v)).numpy()
 
     linear = fit_vectors(vectors(texts, seconds), labels)
     by_vectors = linear.probabilities(vectors(tested, others)).argmax(axis=1)

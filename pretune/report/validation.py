@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pretune.disk import replace_file
@@ -25,6 +26,7 @@ from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.interop.run_names import FACTS, INITIAL, VALIDATION
 from pretune.model import Model
 from pretune.nn.cast import cast_to_bf16
+from pretune.nn.vector_head import pair_features
 from pretune.runtime.device import is_bf16
 from pretune.seals import changing, read_facts
 from pretune.tasks.classification import Classification, ClassificationExample
@@ -176,15 +178,12 @@ def _finished(run: Path) -> dict[str, Any]:
 
 
 def _vectors(model: Model, examples: Examples) -> NDArray[np.float32]:
-    """The features of texts, or of pairs: both vectors, their distance and their product.
-
-    Source: Conneau et al. 2017 (arXiv 1705.02364) for pairs.
-    """
+    """The features of texts, or of pairs."""
     first = model.embed([example.text for example in examples], normalize=True)
     if all(example.second is None for example in examples):
         return first
     second = model.embed([example.second or example.text for example in examples], normalize=True)
-    return np.hstack([first, second, np.abs(first - second), first * second])
+    return pair_features(torch.from_numpy(first), torch.from_numpy(second)).numpy()
 
 
 def _predict(model: Model, task: Classification, examples: Examples) -> list[Prediction]:

@@ -86,7 +86,7 @@ def test_the_weights_before_training_may_count(base: Path, tmp_path: Path) -> No
 
 
 def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
-    """Fitted to frozen vectors, it is logistic regression on both vectors, their distance and their product."""
+    """Fitted to frozen vectors, it is logistic regression on both vectors, their distance, product and cosine."""
     texts = [text for text, _ in ROWS[:3]]
     pairs = [(a, b, "same" if a == b else "other") for a in texts for b in texts] * 2
     records = [{"text": a, "second": b, "label": label} for a, b, label in pairs]
@@ -96,7 +96,7 @@ def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
     answers = pretune.finetune(train=records, output=str(tmp_path / "run"), **fields).predict(records)
     before = pretune.load(base, precision="fp32")
     u, v = (before.embed([pair[n] for pair in pairs], normalize=True) for n in (0, 1))
-    features = np.hstack([u, v, np.abs(u - v), u * v])
+    features = np.hstack([u, v, np.abs(u - v), u * v, 4 * (u * v).sum(axis=1, keepdims=True)])
     fitted = fit_vectors(features, [label for *_, label in pairs])
     probabilities = [[answer.probabilities[label] for label in fitted.labels] for answer in answers]
     np.testing.assert_allclose(probabilities, fitted.probabilities(features), atol=1e-3)

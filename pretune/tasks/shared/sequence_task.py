@@ -73,8 +73,8 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
                 good vectors of texts learns from few examples through these alone.
             fit_head: fit the head to the vectors of the training texts once training has ended, by logistic regression;
                 for a head that scores vectors.
-            apart: read the texts of a pair apart, and score both vectors, their distance and their product; by default
-                one sequence has both.
+            apart: read the texts of a pair apart, and score both vectors, their distance, product and cosine; by
+                default one sequence has both.
         """
 
         head: Literal["standard", "mean", "first", "last"] = "standard"
