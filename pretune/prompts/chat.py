@@ -6,11 +6,12 @@ pattern up to the label; what stands behind the label is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import PrivateAttr
 
 from pretune.prompts.prompt import Prompt, Rendered, Solved
+from pretune.text.chat.quoted import render_quoted
 from pretune.text.chat.template import ChatTemplate
 
 
@@ -18,12 +19,17 @@ class ChatPrompt(Prompt):
     """A prompt that a chat template writes."""
 
     _template: ChatTemplate = PrivateAttr()
+    _marks: tuple[str, ...] = PrivateAttr()
 
     @classmethod
-    def of(cls, prompt: Prompt, template: ChatTemplate) -> ChatPrompt:
-        """The prompt in the form of a template."""
+    def of(cls, prompt: Prompt, template: ChatTemplate, marks: Collection[str]) -> ChatPrompt:
+        """The prompt in the form of a template.
+
+        Args:
+            marks: the special tokens of the tokenizer, as text: in the texts that are asked about they stay text.
+        """
         chat = cls(**prompt.model_dump())
-        chat._template = template
+        chat._template, chat._marks = template, tuple(marks)
         return chat
 
     def render(self, text: str, second: str | None = None, solved: Sequence[Solved] = ()) -> Rendered:
@@ -46,4 +52,5 @@ class ChatPrompt(Prompt):
         return self.in_pattern(text, second).before.rstrip()
 
     def _render(self, messages: Sequence[dict[str, str]]) -> Rendered:
-        return Rendered(self._template.render(messages, add_generation_prompt=True), "", has_special=True)
+        text, special = render_quoted(self._template, messages, self._marks)
+        return Rendered(text, "", special)

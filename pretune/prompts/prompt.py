@@ -142,12 +142,13 @@ class Rendered:
     Attributes:
         before: what stands before the label's word, with the spaces between both.
         after: what stands behind it.
-        has_special: names of special tokens in it are the tokens, as in what a chat template writes.
+        special: where a chat template writes special tokens, in characters; names of them elsewhere are text. None:
+            no template wrote it.
     """
 
     before: str
     after: str
-    has_special: bool = False
+    special: tuple[tuple[int, int], ...] | None = None
 
 
 class Piece(NamedTuple):

@@ -154,8 +154,11 @@ def encode_around(rendered: Sequence[Rendered], word: str, tokenizer: Tokenizer,
     Raises:
         UsageError: a token is part of the word and of what stands beside it.
     """
-    has_special = any(each.has_special for each in rendered)
-    encoded = tokenizer.encode_kept([each.before + word + each.after for each in rendered], None, has_special)
+    texts = [each.before + word + each.after for each in rendered]
+    if any(each.special is not None for each in rendered):
+        encoded = tokenizer.encode_templated(texts, [each.special or () for each in rendered])
+    else:
+        encoded = tokenizer.encode_kept(texts)
     out = []
     for each, (tokens, offsets, *_) in zip(rendered, encoded, strict=True):
         start, stop = len(each.before.rstrip(" ")), len(each.before) + len(word)

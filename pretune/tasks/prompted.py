@@ -47,7 +47,7 @@ from pretune.tasks.shared.predictions import Answer, Prediction
 from pretune.tasks.shared.prompt_rows import PromptedExample, PromptRows
 from pretune.tasks.shared.word_scores import ASKED, MaskedWordScores, WordScores
 from pretune.tasks.task import RowBatch, Task
-from pretune.text.chat.choice import find_chat_template
+from pretune.text.chat.choice import find_chat_template, special_marks
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
@@ -215,7 +215,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
         template = find_chat_template(tokenizer, self._files)
         if template is None:
             raise UsageError("the model has no chat template; leave chat (--chat) out")
-        return ChatPrompt.of(self.form, template)
+        return ChatPrompt.of(self.form, template, special_marks(tokenizer))
 
     @property
     def _has_after(self) -> bool:

@@ -23,6 +23,7 @@ from pretune.nn.heads import VocabularyHead
 from pretune.nn.vocabulary import Vocabulary
 from pretune.prompts.prompt import Prompt
 from pretune.tasks.prompted import Prompted
+from pretune.text.readers.records import Record
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -386,6 +387,13 @@ def test_a_prompt_in_a_chat_template(models: dict[str, Path], tmp_path: Path) ->
     assert list(prediction.probabilities.values()) == pytest.approx(wanted, rel=1e-4)
     assert model.prompted(shots=shots, shot_count=1, **options).render(["a hat"]) == [prompt + " "]
     assert model.predict("a hat", calibrate="pmi", **options).label in ONE
+    asked = ["a hat", "a <|endoftext|> hat"]
+    prompted = model.prompted(shots=[{"text": "a <|endoftext|> cat", "label": "dog"}], shot_count=1, **options)
+    examples = prompted._with_shots([prompted.task.read(Record.of({"text": text})) for text in asked])
+    plain, named = prompted.task.encode(examples, model.tokenizer, 500)
+    end = model.tokenizer.vocabulary.eos
+    assert plain.tokens.tolist().count(end) == named.tokens.tolist().count(end) == 3, "those of the template alone"
+    assert model.tokenizer.decode(named.tokens, skip_special=False) in prompted.render(asked)[1]
 
 
 def test_scores_of_words_are_not_rounded_to_bf16() -> None:

@@ -9,7 +9,7 @@ with another text than the one that it reads in use, and the template is refused
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -161,17 +161,25 @@ class AnswerFinder:
                         f"{where}: message {number} ({role}): {self._template.where} does not write its tool calls; "
                         "leave the conversation out, or use a template that does"
                     )
-            mark = next((mark for mark in self._marks if mark in content), None)
-            if mark is not None:
-                raise DataError(
-                    f"{where}: message {number} ({role}): its text holds {mark!r}, a special token that the model "
-                    "would read as the template's own; remove it from the text"
-                )
+            self._check_marks(content, f"{where}: message {number} ({role}): its text")
+            for field in (*REASONING, "tool_calls", "name"):
+                self._check_marks(message.get(field), f"{where}: message {number} ({role}): its {field}")
+
+    def _check_marks(self, value: object, what: str) -> None:
+        """Refuses text, wherever it stands in a value, that would be read as a mark of the template."""
+        text = "\n".join(_texts_in(value))
+        mark = next((mark for mark in self._marks if mark in text), None)
+        if mark is not None:
+            raise DataError(
+                f"{what} holds {mark!r}, a special token that the model would read as the template's own; remove it "
+                "from the text"
+            )
 
     def _check_tools(self, text: str, where: object, tools: Sequence[Mapping[str, Any]] | None) -> None:
         """Refuses a template that leaves tools out."""
         for tool in tools or ():
             name = str((tool.get("function") or tool).get("name", ""))
+            self._check_marks(tool, f"{where}: the tool {name[:40]!r}")
             if not name or name not in text:
                 raise DataError(
                     f"{where}: {self._template.where} does not write the tool {name!r}; leave tools out, or use a "
@@ -242,6 +250,19 @@ class AnswerFinder:
             f"{_shown(tagged, differing)}, and the answer with the mark that ends it is {_shown(own, differing)}; "
             "correct the block, or remove it"
         )
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """The texts of a value as JSON has it, keys of objects too."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, Mapping):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, Sequence) and not isinstance(item, bytes):
+            waiting += item
 
 
 def _shown(texts: Sequence[str], number: int) -> str:

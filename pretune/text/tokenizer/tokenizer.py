@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,6 @@ from tokenizers import normalizers
 
 from pretune.disk import storage_errors
 from pretune.errors import DataError
-from pretune.field_table import shown_value
 from pretune.new_folder import NewFolder
 from pretune.seals import seal_files, write_seal
 from pretune.text.tokenizer.added import check_normalized
@@ -35,17 +33,18 @@ from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_ha
 from pretune.text.tokenizer.layout_check import MAX_IDS
 from pretune.text.tokenizer.library import UNREADABLE, library_errors, without_panic_text
 from pretune.text.tokenizer.long_texts import LONG, EncodedText, Keep, LongText
+from pretune.text.tokenizer.plain import SpecialSpans, TemplatedText, hidden_tokens, plain_backend
 from pretune.text.tokenizer.reading import read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, read_templates, template_processor
 from pretune.text.tokenizer.unknown import CountsUnknown, UnknownTokens
-from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
+from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-
-_OF_TEXT = ("subwords", "hash", "plain", "_special", "has_drawn_tokens")  # what does not hang on what stands around it
+# what does not hang on what stands around a text
+_OF_TEXT = ("subwords", "hash", "plain", "_special", "_templated", "has_drawn_tokens")
 
 
 class Tokenizer(CountsUnknown):
@@ -186,7 +185,7 @@ class Tokenizer(CountsUnknown):
     @cached_property
     def plain(self) -> tokenizers.Tokenizer:
         """The backend that takes every text for text."""
-        return plain_backend(self.layout, self.vocabulary)
+        return plain_backend(self.layout, hidden_tokens(self.layout, self.vocabulary))
 
     @cached_property
     def has_drawn_tokens(self) -> bool:
@@ -198,6 +197,10 @@ class Tokenizer(CountsUnknown):
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.encode_special_tokens = False
         return backend
+
+    @cached_property
+    def _templated(self) -> TemplatedText:
+        return TemplatedText.of(self.layout)
 
     def encode(self, text: str, allow_special: bool = False) -> Tokens:
         """The ids of a text; no special tokens are added, nothing is cut.
@@ -237,9 +240,16 @@ class Tokenizer(CountsUnknown):
         Raises:
             DataError: a text holds a lone surrogate.
         """
+        out = self._encode_kept(texts, keep, self._special if allow_special else self.plain)
+        self._count(
+            [encoded.part_of(text) for text, encoded in zip(texts, out, strict=True)],
+            [encoded.tokens for encoded in out],
+        )
+        return out
+
+    def _encode_kept(self, texts: Sequence[str], keep: Keep | None, backend: tokenizers.Tokenizer) -> list[EncodedText]:
         if max(map(len, texts), default=0) > LONG:
             _check_surrogates(texts)
-        backend = self._special if allow_special else self.plain
         short = [text for text in texts if len(text) <= LONG]
         encodings = iter(encode_all(backend, short, offsets=True))
         out = []
@@ -250,10 +260,25 @@ class Tokenizer(CountsUnknown):
             encoding = next(encodings)
             spans = _without_spaces(text, encoding.offsets)
             out.append(EncodedText(np.array(encoding.ids, np.int64), spans, 0, len(text)))
-        self._count(
-            [encoded.part_of(text) for text, encoded in zip(texts, out, strict=True)],
-            [encoded.tokens for encoded in out],
-        )
+        return out
+
+    def encode_templated(self, texts: Sequence[str], special: Sequence[SpecialSpans]) -> list[EncodedText]:
+        """The ids of texts that a template wrote, and where each lies in its text.
+
+        Args:
+            special: in each text where the names of special tokens stand that are the tokens; elsewhere they are text.
+
+        Raises:
+            DataError: a text holds a lone surrogate.
+        """
+        templated = self._templated
+        renamed = [templated.rename(text, spans) for text, spans in zip(texts, special, strict=True)]
+        encoded = self._encode_kept([text for text, _ in renamed], None, templated.backend)
+        out = [
+            EncodedText(each.tokens, shift.restore(each.offsets), end=len(text))
+            for each, (_, shift), text in zip(encoded, renamed, texts, strict=True)
+        ]
+        self._count(texts, [each.tokens for each in out])
         return out
 
     def _encode_long(self, text: str, backend: tokenizers.Tokenizer, keep: Keep | None = None) -> EncodedText:
@@ -349,47 +374,3 @@ def _check_surrogates(texts: Sequence[str]) -> None:
                 f"text {number + 1} of {len(texts)}: lone surrogate U+{ord(bad[0]):04X} at character "
                 f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
             ) from None
-
-
-_CHAT_MARK = re.compile(r"<\|.*\|>", re.DOTALL)
-
-
-def hidden_tokens(layout: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-    """The special tokens that no text draws: those of a role, of a template or of a chat, and sentinels."""
-    template = {token for parts in vocabulary.templates for tokens, _ in parts for token in tokens or ()}
-    ids = {*template, *vocabulary.sentinels, *(getattr(vocabulary, role) for role in ROLES)}
-    special = [token for token in layout["added_tokens"] if token["special"]]
-    return [t["content"] for t in special if t["id"] in ids or _CHAT_MARK.fullmatch(t["content"])]
-
-
-def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenizers.Tokenizer:
-    """A copy of a tokenizer from which no text draws a token that means something to the model itself.
-
-    Each such name is replaced everywhere by a random one; ids stay as they are. Other special tokens are ordinary ones.
-    """
-    names = {content: secrets.token_hex(16) for content in hidden_tokens(layout, vocabulary)}
-    model = dict(layout["model"])
-    vocab = model["vocab"]
-    if isinstance(vocab, Mapping):
-        model["vocab"] = {names.get(subword, subword): i for subword, i in vocab.items()}
-    else:
-        model["vocab"] = [[names.get(subword, subword), score] for subword, score in vocab]
-    if model.get("unk_token") in names:
-        model["unk_token"] = names[model["unk_token"]]
-    trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    copy = {
-        **layout,
-        "added_tokens": [
-            {**t, "content": names.get(t["content"], t["content"]), "special": t["content"] in names}
-            for t in layout["added_tokens"]
-        ],
-        "post_processor": trim if is_byte_level(layout) else None,
-        "model": model,
-    }
-    with library_errors(f"the special tokens {shown_value(sorted(names))} cannot be kept apart from text"):
-        backend = tokenizers.Tokenizer.from_str(json.dumps(copy))
-    backend.encode_special_tokens = True
-    for old, new in names.items():
-        if backend.token_to_id(new) is None:
-            raise DataError(f"special token {old!r} cannot be kept apart from text")
-    return backend

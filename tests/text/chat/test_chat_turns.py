@@ -209,6 +209,11 @@ def test_a_template_that_is_not_stable_is_refused() -> None:
             "message 1 (user): its text holds '<|im_end|>', a special token that the model would read as the template's",
         ),
         (
+            OWN["qwen"],
+            [user("x"), {"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": {"a": ["<|im_end|>"]}}}]}],
+            "message 2 (assistant): its tool_calls holds '<|im_end|>', a special token that the model would read as",
+        ),
+        (
             "{% for m in messages %}{{ m.content ~ '' }}{% endfor %}",
             [user("x"), {"role": "assistant", "tool_calls": [{"function": {"name": "now"}}]}, {"role": "tool", "content": "1"}],
             "message 2 (assistant): own does not write its tool calls",

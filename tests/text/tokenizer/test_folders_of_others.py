@@ -20,7 +20,8 @@ from pretune.errors import DataError, MissingInputError, PretuneError
 from pretune.text.encode.encoder import DocumentEncoder
 from pretune.text.tokenizer import class_table
 from pretune.text.tokenizer.join import join_han
-from pretune.text.tokenizer.tokenizer import Tokenizer, hidden_tokens
+from pretune.text.tokenizer.plain import hidden_tokens
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
 from tests.text.tokenizer.folders import LINES, TEXTS, Folder, Vocabularies, saved
