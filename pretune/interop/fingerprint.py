@@ -47,6 +47,20 @@ def body_fingerprint(model: LanguageModel) -> str:
     return fingerprint((name, weight) for name, weight in named if not name.startswith("heads."))
 
 
+def model_fingerprint(model: LanguageModel) -> str:
+    """The fingerprint of all that a model in use computes with: its weights, heads too, and those of its vectors.
+
+    Weights that its files lack, and that nothing says again, are left out.
+    """
+    lacking = set() if model.loaded is None else {*model.loaded.initialised}
+    named: list[tuple[str, Value]] = [*model.named_parameters(), *rounded_tensors(model).items()]
+    bricks = [] if model.vectors is None else model.vectors.bricks
+    named += [
+        (f"vectors.{n}.{name}", each) for n, brick in enumerate(bricks) for name, each in brick.named_parameters()
+    ]
+    return fingerprint((name, weight) for name, weight in named if name not in lacking)
+
+
 @checks_model
 def fingerprint_of_files(path: Path | str) -> str:
     """The fingerprint of the body that a model folder or a `.gguf` file holds; one tensor is in memory at a time.

@@ -116,6 +116,12 @@ class TextVectors:
         """Whether a pooling leaves out the rows of the prompt."""
         return any(isinstance(brick, Pooling) and not brick.include_prompt for brick in self.bricks)
 
+    def settings(self) -> dict[str, Any]:
+        """All that is said of the vectors but weights, as JSON has it."""
+        modules = [[module.type, module.fields] for module in self.modules]
+        others = (self.max_length, self.lowercase, self.dimensions, dict(self.prompts), self.default_prompt_name)
+        return {"modules": modules, "words": self.describe(), "others": others}
+
     def describe(self) -> str:
         """The modules and prompts in words."""
         names = []

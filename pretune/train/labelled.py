@@ -26,7 +26,7 @@ from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, descr
 from pretune.train.holdout import Holdout, hold_out
 from pretune.train.recipe import DataConfig, Recipe
 from pretune.train.several_tasks import RunTask, tasks_of
-from pretune.train.teacher_labels import label_by_teacher
+from pretune.train.teacher_labels import LoadedTeacher, label_by_teacher
 from pretune.wording import counted
 
 _SAMPLE = 100  # examples that tell the language
@@ -95,6 +95,7 @@ class LabelledData:
         self._files = [*map(str, data.validation or ()), *map(str, data.train)]
         self._rows: dict[str, list[Encoded]] = {}
         self._unknown: dict[str, int] = {}
+        self._teacher: dict[str, str] = {}  # its fingerprint
 
     @property
     def labels(self) -> list[str] | None:
@@ -115,7 +116,10 @@ class LabelledData:
         Raises:
             DataError: a text that is empty or too long, or an unknown label.
         """
-        self.train = label_by_teacher(self.task, self.train, self._device)
+        if self.task.teacher is not None:
+            teacher = LoadedTeacher.load(self.task.teacher, self._device)
+            self.train = label_by_teacher(self.task, self.train, teacher)
+            self._teacher = {f"teacher {self.task.teacher}": teacher.fingerprint()}
         self._encode("train", self.train)
         if self.validation:
             self._encode("validation", self.validation)
@@ -155,9 +159,14 @@ class LabelledData:
         return "\n".join(_texts(example) for example in self.train[:_SAMPLE])
 
     def fingerprints(self) -> dict[str, str]:
-        """The content of the rows, by field of the recipe."""
+        """The content of the rows, by field of the recipe; for a teacher's answers stands what answers.
+
+        Numbers that a model computes differ a little between machines, and a run shall go on on another one.
+        """
         field = f"task.{self.name}.data" if self.name else "data"
-        return {f"{field}.{split}": _digest(rows) for split, rows in self._rows.items()}
+        taught = "train" if self._teacher else None
+        digests = {f"{field}.{split}": _digest(rows, split != taught) for split, rows in self._rows.items()}
+        return digests | self._teacher
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """Examples, rows and tokens, how many were cut, and how many bad records were skipped."""
@@ -297,8 +306,8 @@ def _check_no_holdout(recipe: Recipe) -> None:
         )
 
 
-def _digest(rows: Sequence[Encoded]) -> str:
-    """SHA-256 of all that training reads of rows: tokens and targets, and which example they are of."""
+def _digest(rows: Sequence[Encoded], with_targets: bool) -> str:
+    """SHA-256 of all that training reads of rows: tokens, targets where wanted, and which example they are of."""
     digest = hashlib.sha256()
     for row in rows:
         targets = np.zeros(0) if row.targets is None else row.targets
@@ -307,5 +316,5 @@ def _digest(rows: Sequence[Encoded]) -> str:
         digest.update(np.array(sizes).tobytes() + f"{targets.dtype.str}{row.targets is None}".encode())
         for run in runs:
             digest.update(b"" if run is None else run.astype("<i8", copy=False).tobytes())
-        digest.update(np.ascontiguousarray(targets).tobytes())
+        digest.update(np.ascontiguousarray(targets).tobytes() if with_targets else b"")
     return digest.hexdigest()

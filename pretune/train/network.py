@@ -9,7 +9,7 @@ from typing import cast
 from pretune.compress.distillation.layers import keep_student
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.evaluate.read import find_source, read_network
-from pretune.interop.fingerprint import body_fingerprint
+from pretune.interop.fingerprint import body_fingerprint, model_fingerprint
 from pretune.interop.model_tokenizer import fit_tokenizer, resolve_token_ids
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.run_folder import check_has_model
@@ -217,5 +217,5 @@ class FrozenModels:
         model = read_network(find_source(Path(path)), self.tokenizer)
         check_tokenizer(path, model, self.tokenizer, _SHARED)
         self.notes += [f"frozen model {path}: {note}" for note in model.loaded.messages()] if model.loaded else []
-        self.fingerprints[f"frozen model {path}"] = body_fingerprint(model)
+        self.fingerprints[f"frozen model {path}"] = model_fingerprint(model)
         return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself

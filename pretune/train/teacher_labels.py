@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from pretune.errors import DataError
 from pretune.evaluate.embed import Embedder
 from pretune.evaluate.pair_scoring import score_pairs
 from pretune.evaluate.read import Source, find_source, read_with_tokenizer
+from pretune.generate.session import context_length
+from pretune.interop.fingerprint import model_fingerprint
 from pretune.interop.run_folder import check_has_model
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import choose
@@ -48,6 +52,18 @@ class LoadedTeacher:
         network, tokenizer = read_with_tokenizer(source, None)
         return cls(network.to(choose(device)).eval(), tokenizer, source)
 
+    def fingerprint(self) -> str:
+        """SHA-256 of what its answers hang on: weights, settings, tokenizer, and what it was trained for."""
+        network, vectors = self.network, self.network.vectors
+        facts = {
+            "weights": model_fingerprint(network),
+            "config": [network.family, network.config.model_dump(mode="json")],
+            "tokenizer": [self.tokenizer.hash, context_length(network, self.tokenizer)],
+            "trained for": network.metadata.model_dump(mode="json", include={"task", "tasks"}),
+            "vectors": None if vectors is None else vectors.settings(),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """A vector of each text. Shape: return: (n, width)"""
         return Embedder.of(self.network, self.tokenizer)(texts)
@@ -64,17 +80,14 @@ class LoadedTeacher:
         return score_pairs(self.network, self.tokenizer, self.source.folder, firsts, seconds)
 
 
-def label_by_teacher(task: AnyTask, examples: Sequence[Example], device: str) -> list[Example]:
-    """The examples with a teacher's answers as their labels; as they are, where the task names no teacher.
+def label_by_teacher(task: AnyTask, examples: Sequence[Example], teacher: LoadedTeacher) -> list[Example]:
+    """The examples with a teacher's answers as their labels.
 
     Raises:
-        MissingInputError: there is no model in the folder.
         DataError: a text that the teacher cannot read.
     """
-    if task.teacher is None:
-        return list(examples)
     _log.info("asking the teacher %s about %s", task.teacher, counted(len(examples), "training example"))
     try:
-        return task.label_by(examples, LoadedTeacher.load(task.teacher, device))
+        return task.label_by(examples, teacher)
     except DataError as error:
         raise DataError(f"teacher {task.teacher}: {error}") from None

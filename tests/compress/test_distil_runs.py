@@ -123,6 +123,21 @@ def test_a_killed_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, monkeypa
     assert {len(row) for name, row in saved.items() if name.endswith("attention.self.query.weight")} == {16}
 
 
+def test_another_head_is_another_teacher(folder: Path, tmp_path: Path) -> None:
+    """Its body is the same, and its answers are not."""
+    shutil.copytree(folder / "judge", tmp_path / "judge")
+    table = {"teacher": str(tmp_path / "judge"), "student": {"layers": 2}}
+    base = judged(folder, tmp_path / "run")
+    begun = replaced(base, distil=table, budget={"steps": 4})
+    finetune(begun)
+    (tmp_path / "judge" / "pretune.xxh128").unlink()
+    weights = load_file(tmp_path / "judge" / "model.safetensors")
+    weights["classifier.weight"] = -weights["classifier.weight"]
+    save_file(weights, tmp_path / "judge" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"frozen model .*judge: the data changed since this run began"):
+        finetune(replaced(begun, budget={"steps": 8}))
+
+
 def test_without_weights_it_is_the_run_without_a_teacher(folder: Path, tmp_path: Path) -> None:
     """To the last bit of every metric and weight."""
     pretrain(student(folder, tmp_path / "plain", soft=0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pretune
 from pretune.cli import main
 from pretune.errors import DataError, UsageError
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
+from pretune.train.teacher_labels import LoadedTeacher
 
 QUIET = {"report": False, "progress": "quiet", "every": 1}
 
@@ -95,6 +97,24 @@ def test_a_student_with_another_tokenizer_learns_a_teachers_vectors(tmp_path: Pa
     wanted = teacher.embed(texts, normalize=True)
     got = student.embed([translate(text) for text in texts], normalize=True)
     assert (got * wanted).sum(axis=1).mean() > 0.8
+
+
+def test_a_run_goes_on_where_a_teacher_computes_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another processor gives other last digits, which are no other data; another teacher is one."""
+    place = tmp_path / "teacher"
+    place.mkdir()
+    train(place, pairs(28, 1), budget={"steps": 1})
+    loss = {"vector_distillation": {"teacher": str(place / "run")}}
+    over: dict[str, Any] = {"task": {"similarity": {"loss": loss}}}
+    train(tmp_path, pairs(28, 5), budget={"steps": 2}, **over)
+    vectors = LoadedTeacher.vectors
+    monkeypatch.setattr(LoadedTeacher, "vectors", lambda teacher, texts: vectors(teacher, texts) * (1 + 1e-5))
+    train(tmp_path, pairs(28, 5), budget={"steps": 4}, **over)
+    assert [line["step"] for line in lines(tmp_path / "run") if "loss" in line] == [1, 2, 3, 4]
+    shutil.rmtree(place / "run")
+    train(place, pairs(28, 1), budget={"steps": 1}, seed=1)
+    with pytest.raises(DataError, match=r"teacher .*run.* changed"):
+        train(tmp_path, pairs(28, 5), budget={"steps": 6}, **over)
 
 
 def translate(text: str) -> str:
