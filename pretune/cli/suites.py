@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -15,7 +16,10 @@ from pretune.cli.answers import is_terminal
 from pretune.cli.loading import OfBase, OfStep, load_model, written
 from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.session import DEFAULT, Args, Common
-from pretune.errors import UsageError
+from pretune.errors import DataError, MissingInputError, PretuneError, UsageError
+
+if TYPE_CHECKING:
+    from pretune.evaluate.choice_scores import ChoiceScores
 
 LM_USAGE = "pretune evaluate lm DATA... --model FOLDER [--flag VALUE]..."
 CLUE_USAGE = "pretune evaluate clue FOLDER --model FOLDER [--flag VALUE]..."
@@ -84,7 +88,8 @@ def lm(
 
     A set is a file of records with query, choices and gold; context_options, continuation and gold; sentence_good and
     sentence_bad; or text, whose last word is asked for. Prints acc, acc_norm (for each character) and acc_bytes as
-    lm-eval computes them. A masked model is scored by pseudo-likelihood. With --output it goes on where it stopped.
+    lm-eval computes them. A masked model is scored by pseudo-likelihood. With --output it goes on where it stopped. A
+    set that cannot be read is named at the end; the others are scored.
 
     Args:
         data: files, and folders with files of such records.
@@ -113,18 +118,44 @@ def lm(
     result = ChoiceScores(str(model), settings)
     if output is not None:
         result = ChoiceScores.continued(str(model), settings, output)
+    failed: list[PretuneError] = []
     for number, file in enumerate(files, 1):
         if file.stem in result.sets:
             session.say(f"{file.stem} ({number} of {len(files)}): scored before")
             continue
-        chosen = read_set(file, delimiter, shots=shots, limit=limit, seed=seed)
+        try:
+            chosen = read_set(file, delimiter, shots=shots, limit=limit, seed=seed)
+        except (DataError, UsageError, MissingInputError) as error:
+            failed.append(error)
+            continue
         session.say(f"{chosen.name} ({number} of {len(files)}): {len(chosen.items):,} items")
-        result.sets[chosen.name] = score_set(loaded._fused, loaded.tokenizer, chosen)
+        try:
+            result.sets[chosen.name] = score_set(loaded._fused, loaded.tokenizer, chosen)
+        except DataError as error:
+            failed.append(error)
+            continue
         if output is not None:
             result.write(output)
+    if result.sets or not failed:
+        _show_scores(result, as_json)
+        if output is not None:
+            written(session, output)
+    if failed:
+        raise _joined(failed, len(files))
+
+
+def _joined(errors: Sequence[PretuneError], sets: int) -> PretuneError:
+    """The errors of sets as one; a single set's stays as it is."""
+    if sets == 1:
+        return errors[0]
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else DataError
+    return kind(f"{len(errors)} of {sets:,} sets not scored: {'; '.join(map(str, errors))}")
+
+
+def _show_scores(result: ChoiceScores, as_json: bool) -> None:
+    """Prints scores: a table on a terminal, JSON in a pipe."""
     if as_json or not is_terminal():
         print(json.dumps(asdict(result), ensure_ascii=False, indent=1))
     else:
         result.table().print(sys.stdout)
-    if output is not None:
-        written(session, output)

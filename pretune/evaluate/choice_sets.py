@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from pretune.draw import Draw, Permutation
 from pretune.errors import DataError, UsageError
-from pretune.text.readers.files import find_sources, skipped_note
-from pretune.text.readers.labelled import read_records
+from pretune.text.readers.files import find_sources, has_columns, skipped_note
+from pretune.text.readers.labelled import field_names, read_records
 from pretune.text.readers.records import Column, Origin, Record
 
 ANSWER = "\nAnswer: "
@@ -161,12 +161,15 @@ def read_set(
         UsageError: shots for sentences, or as many as the set has records.
     """
     between = DELIMITERS.get(path.stem, " ") if delimiter is None else delimiter
+    names = field_names(path)
+    if names and form_of(names) is None:
+        raise _no_form(path, names)
     records = list(read_records(path, _COLUMNS))
     if not records:
         raise DataError(f"{path}: holds no records; name a file of JSON Lines with one on each line")
     name = form_of(records[0])
     if name is None:
-        raise _no_form(records[0])
+        raise _no_form(path, records[0])
     form = FORMS[name]
     for record in records:
         if not record.keys() >= {*form.fields}:
@@ -192,19 +195,21 @@ def _after(item: Item, shots: str) -> Item:
     return Item(pairs, item.choices, item.gold, item.solved, item.origin)
 
 
-def form_of(record: Mapping[str, object]) -> str | None:
-    """The form of a record, by its fields; None where it has those of none."""
-    return next((name for name, form in FORMS.items() if record.keys() >= {*form.fields}), None)
+def form_of(fields: Iterable[str]) -> str | None:
+    """The form of records with some fields; None where it is none."""
+    names = {*fields}
+    return next((name for name, form in FORMS.items() if names >= {*form.fields}), None)
 
 
-def _no_form(record: Record) -> DataError:
+def _no_form(path: Path, fields: Iterable[str]) -> DataError:
     forms = "; ".join(", ".join(form.fields) for form in FORMS.values())
-    fields = ", ".join(record) or "none"
-    return record.error(f"has the fields {fields}", f"expected those of one form: {forms}")
+    return DataError(f"{path}:1: has the fields {', '.join(fields) or 'none'}; expected those of one form: {forms}")
 
 
 def find_files(data: Sequence[Path]) -> list[Path]:
     """The files of sets: those that are named, and of folders those of a form; what is passed over is said.
+
+    One that cannot be read is among them, so that `read_set` says why.
 
     Raises:
         MissingInputError: one that is not there.
@@ -213,16 +218,13 @@ def find_files(data: Sequence[Path]) -> list[Path]:
     chosen: list[Path] = []
     passed: list[str] = []
     for path in data:
-        files = [source.path for source in find_sources(path, ignored=passed)]
-        if not path.is_dir():
-            chosen += files
-            continue
-        for file in files:
-            first = next(iter(read_records(file, _COLUMNS)), None)
-            if first is not None and form_of(first) is not None:
-                chosen.append(file)
+        for source in find_sources(path, ignored=passed):
+            names = field_names(source.path)
+            has_form = form_of(names) is not None if names else has_columns(source.format)
+            if has_form or not path.is_dir():
+                chosen.append(source.path)
             else:
-                _log.info("%s: left out, its fields are those of no form", file)
+                _log.info("%s: left out, its fields are those of no form", source.path)
     if note := skipped_note(passed):
         _log.info("%s", note)
     if not chosen:

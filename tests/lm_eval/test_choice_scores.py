@@ -211,3 +211,26 @@ def test_the_verb_scores_all_sets_of_a_folder_and_goes_on(
     assert (code, "expected a name that ends in .json" in err) == (64, True)
     code, _, err = run(capsys, "--model", sets / "model")
     assert (code, "name a file or a folder of sets" in err) == (64, True)
+
+
+def test_a_bad_set_does_not_stop_the_others(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    write(folder / "a.jsonl", {"text": "word"})
+    (folder / "b.jsonl").write_text("{broken\n")
+    (folder / "c.csv").write_text("question,answer\nx,y\n")
+    (folder / "d.jsonl").write_bytes((sets / "blimp.jsonl").read_bytes())
+    (folder / "e.txt").write_text("plain words\n")
+    flags = ("--model", sets / "model", "--limit", 3, "--output", tmp_path / "scores.json")
+    code, scores, err = run(capsys, folder, *flags)
+    assert (code, list(scores["sets"])) == (65, ["d"])
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    last = err.strip().splitlines()[-1]
+    assert "2 of 3 sets not scored" in last
+    assert "a.jsonl:1: text 'word' has no last word" in last
+    assert "b.jsonl:1: " in last
+    assert "c.csv: left out" in err
+    assert "e.txt: left out" in err
+    code, _, err = run(capsys, folder / "c.csv", *flags[:4])
+    assert code == 65
+    assert "c.csv:1: has the fields question, answer; expected those of one form: query, choices, gold;" in err

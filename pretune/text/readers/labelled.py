@@ -159,10 +159,22 @@ def read_records(
         count += 1
         yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
     if not count and not (skipped and skipped.count):
+        if is_path(data):
+            _check_columns(data, columns, config)
         source, what = (_listed(data), "the file is empty or holds a header alone") if is_path(data) else (
             type(data).__name__, "give at least one record"
         )  # fmt: skip
         raise DataError(f"{source}: no rows; {what}")
+
+
+def _check_columns(data: Data, columns: Sequence[Column], config: SourceConfig) -> None:
+    """Refuses a table, of which nothing was read, for its columns, where they are why."""
+    names, read = field_names(data, config), [column.name for column in columns]
+    if names and not {*names} & {*read}:
+        raise DataError(
+            f"{_listed(data)}: has the columns {', '.join(names)}, and none of those that are read; name them "
+            f"{', '.join(read)}"
+        )
 
 
 def _listed(data: Data) -> str:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.readers.labelled import LabelledConfig, LabelledText, field_names, read_labelled
-from pretune.text.readers.records import Origin
+from pretune.text.readers.labelled import LabelledConfig, LabelledText, field_names, read_labelled, read_records
+from pretune.text.readers.records import Column, Origin
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
@@ -179,3 +179,14 @@ def test_a_header_is_one_whatever_columns_another_file_had(tmp_path: Path, suffi
         assert field_names(path, config) == (["id", "text", "label"] if name == "bare" else rows[0])
     with pytest.raises(DataError, match=rf"bare\.{suffix}: no column 'body'.*known: id, text, label"):
         read_labelled(tmp_path / f"bare.{suffix}", config.model_copy(update={"text": "body"}))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_a_table_of_other_columns_is_not_called_empty(suffix: str, tmp_path: Path) -> None:
+    path, mark = tmp_path / f"table.{suffix}", "\t" if suffix == "tsv" else ","
+    path.write_text(f"a{mark}b\n1{mark}2\n")
+    if suffix == "parquet":
+        pq.write_table(pa.table({"a": [1], "b": [2]}), path)
+    columns = [Column("text", "", required=False), Column("title", "", required=False)]
+    with pytest.raises(DataError, match=r"has the columns a, b, and none of those that are read; name them text, ti"):
+        list(read_records(path, columns))
