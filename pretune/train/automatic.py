@@ -29,6 +29,9 @@ from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
+_MANY_PAIRS = 4000  # pairs from which reading both texts at once is learned
+_FEWEST_PAIRS = 300  # that a run reads, again and again where there are fewer
+SLOWER = 0.3  # what the rate is multiplied by where the texts of a pair are read apart
 _VERY_FEW = 100  # examples that may mislead training, so that the weights before it count too
 _SEVERAL = 32  # labels of which a batch of 32 seldom has two texts of one
 _ENOUGH = 200  # validation examples by which the best weights are chosen
@@ -102,6 +105,7 @@ class Choice:
         parts = [steps, f"rate {self.rate:.2g}", f"warm-up {self.warmup:g}"]
         if self.head is not None:
             parts.append(f"{'contrast, then ' if self.contrast else ''}a head fitted to {self.head} vectors")
+        parts += ["the texts of a pair read apart"] if self.apart else []
         parts += [f"{self.keep_initial:.0%} of the weights before training"] if self.keep_initial else []
         parts += [f"windows of {self.window} tokens"] if self.window else []
         return ", ".join(parts)
@@ -126,8 +130,8 @@ class Choice:
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
     rate = _rounded((1e-4 if facts.of_texts else 3e-4) * 384 / facts.width)
-    is_small = facts.is_frozen or facts.examples < _MANY
-    if facts.fits_head and facts.is_paired and facts.vectors is not None and is_small:
+    few_pairs = facts.is_paired and (facts.is_frozen or facts.examples < _MANY_PAIRS)
+    if facts.fits_head and few_pairs and facts.vectors is not None:
         return _choose_for_pairs(facts, facts.vectors, rate)
     if facts.fits_head and not facts.is_paired and facts.vectors is not None:
         if facts.is_frozen:
@@ -148,12 +152,16 @@ def choose(facts: RunFacts) -> Choice:
 
 
 def _choose_for_pairs(facts: RunFacts, position: PoolPosition, rate: float) -> Choice:
-    """The settings for pairs of texts: a text tells more of another when both are read at once."""
+    """The settings for pairs of texts: their vectors say much already, and change slowly, so that they go on saying it.
+
+    A model that never read two texts at once learns from thousands of pairs what one says of the other; until then it
+    is no better than chance where the texts alone mean little.
+    """
     batch = min(16, facts.examples)
     if facts.is_frozen:
         return Choice(1, batch, 1e-3, 0.0, "last", position, apart=True)
-    steps = math.ceil(32 / math.pow(facts.examples, 0.25) * facts.examples / batch)
-    return Choice(steps, batch, rate, 0.1, "last", position)
+    steps = math.ceil(max(2 * facts.examples, _FEWEST_PAIRS) / batch)
+    return Choice(steps, batch, _rounded(SLOWER * rate), 0.1, "last", position, apart=True)
 
 
 def _epochs(facts: RunFacts) -> float:

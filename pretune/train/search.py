@@ -27,7 +27,7 @@ from pretune.evaluate.recorded import trained_task
 from pretune.interop.run_names import FACTS
 from pretune.seals import read_facts
 from pretune.text.readers.labelled import NamedData
-from pretune.train.automatic import Automatic, Choice, apply_choice, choose, facts_of_run
+from pretune.train.automatic import SLOWER, Automatic, Choice, apply_choice, choose, facts_of_run
 from pretune.train.labelled import LabelledData
 from pretune.train.recipe import Recipe
 from pretune.train.task_tables import are_named
@@ -62,7 +62,9 @@ def candidates(choice: Choice) -> list[Choice]:
         replace(choice, steps=choice.steps * 2),
     ]
     if choice.head is not None:
-        others.insert(0, replace(choice, head=None, contrast=False, steps=choice.steps * 2, keep_initial=0.0))
+        standard = replace(choice, head=None, contrast=False, apart=False, steps=choice.steps * 2, keep_initial=0.0)
+        others.insert(0, replace(standard, rate=choice.rate / SLOWER) if choice.apart else standard)
+    if choice.head is not None and not choice.apart:  # pairs of one label have nothing in common by which to come close
         others.append(replace(choice, contrast=not choice.contrast))
     return [choice, *others]
 

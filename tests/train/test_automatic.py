@@ -84,6 +84,10 @@ def test_the_rule_grows_with_the_data_and_slows_with_the_width() -> None:
     assert choice(vectors="mean", is_frozen=True).steps == 1
     assert not choice(vectors="mean", is_paired=True).contrast
     assert choice(vectors="mean", is_paired=True, is_frozen=True).apart
+    pairs = [choice(vectors="mean", is_paired=True, examples=n) for n in (48, 300, 2500)]
+    assert all(each.apart and each.rate < choice().rate / 2 for each in pairs)
+    assert [each.steps for each in pairs] == [19, 38, 313]
+    assert not choice(vectors="mean", is_paired=True, examples=20_000).apart
     assert choice(vectors="mean", labels=77).batch == 64
 
 
