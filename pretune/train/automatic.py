@@ -29,7 +29,7 @@ from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
-_MANY_PAIRS = 4000  # pairs from which reading both texts at once is learned
+_MANY_PAIRS = 6000  # pairs from which reading both texts at once is learned
 _FEWEST_PAIRS = 300  # that a run reads, again and again where there are fewer
 SLOWER = 0.3  # what the rate is multiplied by where the texts of a pair are read apart
 _VERY_FEW = 100  # examples that may mislead training, so that the weights before it count too
