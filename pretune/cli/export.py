@@ -12,6 +12,7 @@ from pretune.errors import UsageError
 from pretune.wording import counted, quoted
 
 _DTYPES: Mapping[str, Literal["fp32", "bf16", "fp16"]] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+_ADAPTERS: Mapping[str, Literal["peft", "adapters"]] = {"peft": "peft", "adapters": "adapters"}
 Pooling = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
 
 
@@ -38,10 +39,10 @@ def export(
         model: folder of a model, or a .gguf file.
         output: folder to write: a new or an empty one, or one with an earlier export of this model and nothing else;
             for gguf a new file.
-        format: dtype of the weights in the files: fp32, bf16 or fp16; or peft, which writes what a tuning method
-            learned and not its base, as an adapter that peft opens; or another engine's files: gguf (llama.cpp), onnx,
-            ctranslate2, compressed-tensors (transformers, vLLM), sentence-transformers (the class that fits the task),
-            or a .py file of your own that writes them.
+        format: dtype of the weights in the files: fp32, bf16 or fp16; or peft or adapters, which write what a tuning
+            method learned and not its base, as an adapter that this library opens; or another engine's files: gguf
+            (llama.cpp), onnx, ctranslate2, compressed-tensors (transformers, vLLM), sentence-transformers (the class
+            that fits the task), or a .py file of your own that writes them.
         type: of the weights in another engine's files, such as f32, int8, q8_0 or q4_0; by default as they are stored,
             else the engine's usual one.
         max_shard_gb: maximal size of one weight file, in GB.
@@ -53,8 +54,8 @@ def export(
     if format not in _DTYPES:
         if pooling is not None:
             raise UsageError(f"--pooling: --format {format} has the pooling of the model's own files; leave it out")
-        if format == "peft" and type is None:
-            _export_adapter(model, output, step, base, session)
+        if (library := _ADAPTERS.get(format)) is not None and type is None:
+            _export_adapter(library, model, output, step, base, session)
             return
         _export_for(format, model, output, type, step, base, session)
         return
@@ -89,16 +90,20 @@ def _export_for(
     session.say(f"next: {result.use}")
 
 
-def _export_adapter(model: Path, output: Path, step: str | None, base: Path | None, session: Session) -> None:
-    """Writes an adapter of PEFT, and says how it is opened."""
-    session.say(f"exporting {model} for peft -> {output}")
-    result = load_model(model, session, "fp32", step, device="cpu", base=base).export_adapter(output)
+def _export_adapter(
+    library: Literal["peft", "adapters"],
+    model: Path,
+    output: Path,
+    step: str | None,
+    base: Path | None,
+    session: Session,
+) -> None:
+    """Writes an adapter of another library, and says how it is opened."""
+    session.say(f"exporting {model} for {library} -> {output}")
+    result = load_model(model, session, "fp32", step, device="cpu", base=base).export_adapter(output, library)
     heads = f" and the head ({', '.join(result.heads)})" if result.heads else ""
     tensors = counted(result.adapters, "tensor")
     session.say(f"done: {tensors} of {result.kind}{heads}, read back on the base and compared, all equal")
-    size = "" if result.labels is None else f", num_labels={result.labels}"
-    opened = f"transformers.{result.class_name or 'AutoModel'}.from_pretrained({result.base!r}{size})"
-    code = f"import peft, transformers; print(peft.PeftModel.from_pretrained({opened}, {str(output)!r}))"
-    if result.labels is not None:
-        session.say("an adapter of peft has no names of labels: it answers LABEL_0, LABEL_1 ... in the model's order")
-    session.say(f"next: python -c {quoted(code)}")
+    for note in result.notes:
+        session.say(note)
+    session.say(f"next: python -c {quoted(result.use)}")

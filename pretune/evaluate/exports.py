@@ -1,14 +1,14 @@
-"""What a model in use is exported to: the files of `transformers`, of another engine, or of `peft`."""
+"""What a model in use is exported to: the files of `transformers`, of another engine, or an adapter's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pretune.evaluate.read import Source, export_tuned, plain_network
+from pretune.evaluate.read import AdapterFormat, Source, export_tuned, plain_network
 from pretune.evaluate.uses import USES
+from pretune.interop.adapter_files import ExportedAdapter
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.export_target import ExportedTarget, export_to
-from pretune.interop.peft.folder import ExportedAdapter
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.model import LanguageModel
 from pretune.nn.vectors import PoolingMode
@@ -76,8 +76,20 @@ class Exports:
         plain = plain_network(self.network, self._source, self.tokenizer, is_rounded=rounded, keeps_formats=True)
         return export_to(target, plain, self.tokenizer, Path(output), type, USES)
 
-    def export_adapter(self, directory: Path | str) -> ExportedAdapter:
-        """Write what a tuning method learned as an adapter of `peft`; read again, it must compute the same."""
-        return export_tuned(self.network, Path(directory), self._source, self.tokenizer, is_rounded=self._is_bf16)
+    def export_adapter(self, directory: Path | str, format: AdapterFormat = "peft") -> ExportedAdapter:
+        """Write what a tuning method learned as an adapter of another library; read again, it must compute the same.
+
+        Args:
+            format: `peft`, or `adapters` (AdapterHub).
+
+        Raises:
+            UsageError: a whole model, or no such format.
+            CannotCreateError: the directory holds something.
+            DataError: the library's files have no place for what was learned.
+        """
+        rounded = self._is_bf16
+        return export_tuned(
+            self.network, Path(directory), self._source, self.tokenizer, is_rounded=rounded, format=format
+        )
 
     save = export  # the word that users of other libraries look for

@@ -6,16 +6,18 @@ import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.recorded import head_makers, recorded_tasks
+from pretune.interop.adapter_files import ExportedAdapter, is_adapter
+from pretune.interop.adapter_folder import export_adapter, find_base, merge_adapter
+from pretune.interop.adapter_folder import read_adapter as read_adapter_folder
 from pretune.interop.deltas import RECORD, is_delta, read_record
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata
-from pretune.interop.peft.contents import is_peft
-from pretune.interop.peft.folder import ExportedAdapter, export_peft, find_base, merge_peft, read_peft
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.rounded_files import widened, with_weights
 from pretune.interop.run_folder import Step, StepOfRun, check_is_model, choose_step, describe_run, fill_from_checkpoint
@@ -28,6 +30,8 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.wording import counted
 
 _log = logging.getLogger("pretune")
+AdapterFormat = Literal["peft", "adapters"]
+"""Libraries whose adapters are written."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ def find_source(path: Path, step: Step | None = None, base: Path | None = None) 
 
 
 def is_tuned(folder: Path) -> bool:
-    """Whether a folder holds what a tuning method learned, as deltas or as an adapter of PEFT, and no whole model."""
-    return is_delta(folder) or is_peft(folder)
+    """Whether a folder holds no whole model, but deltas, or an adapter of another library."""
+    return is_delta(folder) or is_adapter(folder)
 
 
 def _segment_notes(network: LanguageModel, tokenizer: Tokenizer) -> list[str]:
@@ -115,7 +119,7 @@ def read_with_tokenizer(source: Source, tokenizer: Path | str | None) -> tuple[L
 def _tokenizer_folder(source: Source) -> Path:
     """Where the tokenizer is: beside the model, or, of an adapter without one, beside its base."""
     files = source.files
-    if not is_peft(files) or any((files / name).is_file() for name in TOKENIZER_FILES):
+    if not is_adapter(files) or any((files / name).is_file() for name in TOKENIZER_FILES):
         return files
     return find_base(files, source.base)
 
@@ -153,9 +157,9 @@ def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     if is_delta(files):
         _check_tokenizer(files, tokenizer)
         model = load_delta(files, source.base, makers_of=makers_of)
-    elif is_peft(files):
+    elif is_adapter(files):
         base = find_base(files, source.base)
-        model = read_peft(files, base, makers=head_makers(read_metadata(base), base, tokenizer.vocabulary))
+        model = read_adapter_folder(files, base, makers=head_makers(read_metadata(base), base, tokenizer.vocabulary))
     else:
         makers = head_makers(read_metadata(files), folder, tokenizer.vocabulary) if files.is_dir() else {}
         model = load_model(files, makers=makers)
@@ -221,26 +225,34 @@ def merged(network: LanguageModel, folder: Path) -> LanguageModel:
     Raises:
         UsageError: what was learned cannot be merged.
     """
-    return merge_peft(network, folder) if is_peft(folder) else merge_delta(network, folder)
+    return merge_adapter(network, folder) if is_adapter(folder) else merge_delta(network, folder)
 
 
 def export_tuned(
-    network: LanguageModel, directory: Path, source: Source, tokenizer: Tokenizer, *, is_rounded: bool
+    network: LanguageModel,
+    directory: Path,
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    is_rounded: bool,
+    format: AdapterFormat = "peft",
 ) -> ExportedAdapter:
-    """Writes what was learned as an adapter of PEFT; see `export_peft`.
+    """Writes what was learned as an adapter of another library; see `export_adapter`.
 
     Raises:
-        UsageError: a whole model.
+        UsageError: a whole model, or no such format.
     """
     files = source.files
     if not is_tuned(files):
         raise UsageError(f"{files}: is a whole model, and no adapter of one; export it as it is, --format fp32")
     if is_rounded:
         network = read_unrounded(network, source, tokenizer)
-    base = find_base(files, source.base) if is_peft(files) else source.base or base_folder(files)
+    base = find_base(files, source.base) if is_adapter(files) else source.base or base_folder(files)
     if formats_of(network):
-        _log.warning("%s has rounded matrices, which peft and transformers do not open: merge for them instead", base)
-    return export_peft(network, directory, base, tokenizer)
+        _log.warning(
+            "%s has rounded matrices, which %s and transformers do not open: merge for them instead", base, format
+        )
+    return export_adapter(format, network, directory, base, tokenizer)
 
 
 def read_unrounded(network: LanguageModel, source: Source, tokenizer: Tokenizer) -> LanguageModel:

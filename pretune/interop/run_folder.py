@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pretune.disk import problem
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.adapter_files import CONFIG, is_adapter
 from pretune.interop.deltas import RECORD, is_delta
-from pretune.interop.peft.contents import CONFIG, is_peft
 from pretune.interop.run_names import (
     FACTS,
     INITIAL,
@@ -129,7 +129,7 @@ def check_is_model(path: Path, setting: str | None = None) -> None:
     subject = str(path) if setting is None else f"{setting} = {str(path)!r}"
     if path.is_file() and path.suffix != ".gguf":
         raise MissingInputError(f"{subject}: is a file and no model; name the folder of a model, or a .gguf file")
-    if path.is_file() or is_delta(path) or is_peft(path) or any((path / name).exists() for name in (RECIPE, STATE)):
+    if path.is_file() or is_delta(path) or is_adapter(path) or any((path / name).exists() for name in (RECIPE, STATE)):
         return
     if (transformer_folder(path) / "config.json").exists():
         return
@@ -147,7 +147,7 @@ def check_has_model(path: Path) -> None:
     Raises:
         MissingInputError: with the command that writes them.
     """
-    if is_delta(path) or is_peft(path):
+    if is_delta(path) or is_adapter(path):
         raise MissingInputError(
             f"{path}: holds what a tuning method learned ({RECORD if is_delta(path) else CONFIG}), and no whole model; "
             "write one first: "

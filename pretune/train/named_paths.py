@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretune.baselines.folder import is_tfidf
 from pretune.errors import UsageError
-from pretune.interop.peft.contents import is_peft
+from pretune.interop.adapter_files import is_adapter
 from pretune.interop.run_folder import check_has_model, check_is_model
 from pretune.missing_paths import no_such_folder
 from pretune.new_folder import refuse_cut_off
@@ -23,7 +23,7 @@ def check_named_paths(recipe: Recipe) -> None:
     """
     if recipe.model.init is not None:
         check_is_model(Path(recipe.model.init), "model.init (--model)")
-        if is_peft(recipe.model.init):
+        if is_adapter(recipe.model.init):
             check_has_model(Path(recipe.model.init))
         if is_tfidf(Path(recipe.model.init)):
             raise UsageError(

@@ -69,11 +69,12 @@ def apply(model: M, config: Config) -> M:
     Raises:
         UsageError: a place that names no branch, or one beside which no adapter stands.
     """
-    known = _branches(model)
+    known = branches(model)
     sites = select_sites(known, config.places) if config.places else _usual(known, config.form)
     freeze_body(model)
     for site in sites:
-        _put(model, site, config)
+        assert isinstance(site.brick, ProjectionBrick)
+        put(model, site, config.form, _bottleneck(site.brick, config))
     return model
 
 
@@ -95,7 +96,7 @@ def _is_zero(bottleneck: Bottleneck) -> bool:
     return not any(bool(weight.any()) for weight in bottleneck.up.parameters())
 
 
-def _branches(model: nn.Module) -> list[Site]:
+def branches(model: nn.Module) -> list[Site]:
     """Finds the branches of every layer: each as the site of the projection that ends it, with a branch's role.
 
     Raises:
@@ -113,16 +114,22 @@ def _usual(known: list[Site], form: Form) -> list[Site]:
     return [site for site in known if site.role in _USUAL[form]]
 
 
-def _put(model: nn.Module, site: Site, config: Config) -> None:
-    """Puts an adapter at a branch."""
-    block = model.get_submodule(site.path.rsplit(".", 2)[0])
-    assert isinstance(site.brick, ProjectionBrick)
-    bottleneck = _bottleneck(site.brick, config)
-    if config.form == "houlsby":
+def put(model: nn.Module, site: Site, form: Form, bottleneck: Bottleneck) -> None:
+    """Puts an adapter at a branch.
+
+    Args:
+        site: as `branches` gives it.
+
+    Raises:
+        UsageError: a parallel one beside something else than a feed-forward, or beside what stands there already.
+    """
+    block = _block(model, site)
+    if form == "houlsby":
+        assert isinstance(site.brick, ProjectionBrick)
         site.replace(SerialAdapter(site.brick, bottleneck))
         return
     norms = block.get_submodule("norms")
-    if config.form == "pfeiffer":
+    if form == "pfeiffer":
         name = f"after_{site.role}"
         setattr(norms, name, NormAdapter(norms.get_submodule(name), bottleneck))
         return
@@ -135,6 +142,26 @@ def _put(model: nn.Module, site: Site, config: Config) -> None:
     if not isinstance(beside, Nothing):
         raise UsageError(f"tune.adapter: {site.path} has no place for what stands beside it, or something is there")
     block.beside = ParallelAdapter(beside, bottleneck)
+
+
+def found(model: nn.Module, site: Site) -> list[tuple[Form, Bottleneck]]:
+    """The adapters that stand at a branch, of each form the outermost one."""
+    block = _block(model, site)
+    after = getattr(block.get_submodule("norms"), f"after_{site.role}", None)
+    beside = getattr(block, "beside", None) if site.role == "feedforward" else None
+    out: list[tuple[Form, Bottleneck]] = []
+    if isinstance(site.brick, SerialAdapter):
+        out.append(("houlsby", site.brick.bottleneck))
+    if isinstance(after, NormAdapter):
+        out.append(("pfeiffer", after.bottleneck))
+    if isinstance(beside, ParallelAdapter):
+        out.append(("parallel", beside.bottleneck))
+    return out
+
+
+def _block(model: nn.Module, site: Site) -> nn.Module:
+    """The layer that a branch is in."""
+    return model.get_submodule(site.path.rsplit(".", 2)[0])
 
 
 def _bottleneck(end: ProjectionBrick, config: Config) -> Bottleneck:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from peftkit import TASKS, adapted, base, ours, reopened, theirs
 
-from pretune.interop.peft.folder import read_peft, write_peft
+from pretune.interop.peft.folder import read as read_peft
+from pretune.interop.peft.folder import write as write_peft
 from pretune.tune.adalora import ranks
 
 TARGETS = {"bert": ["query", "dense"], "gpt2": ["c_attn", "c_proj"], "llama": ["q_proj", "v_proj"], "t5": ["q", "wo"]}

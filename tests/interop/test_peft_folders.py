@@ -18,7 +18,8 @@ import pretune
 from pretune.cli import main
 from pretune.errors import CannotCreateError, DataError, MissingInputError, UsageError
 from pretune.interop.huggingface import load_model
-from pretune.interop.peft.folder import read_peft, write_peft
+from pretune.interop.peft.folder import read as read_peft
+from pretune.interop.peft.folder import write as write_peft
 from pretune.tune.method import find_method
 
 LABELS = ["bad", "good"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from peftkit import TASKS, adapted, base, ours, reopened, theirs
 
-from pretune.interop.peft.folder import read_peft, write_peft
+from pretune.interop.peft.folder import read as read_peft
+from pretune.interop.peft.folder import write as write_peft
 
 
 @pytest.mark.parametrize("projection", [False, True])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from peftkit import ROWS, TASKS, adapted, base, ours, reopened, theirs
 
-from pretune.interop.peft.folder import read_peft, write_peft
+from pretune.interop.peft.folder import read as read_peft
+from pretune.interop.peft.folder import write as write_peft
 
 SHORT = tuple(row[:11] for row in ROWS)  # behind a prompt fewer positions are left
 LENGTH = 4

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.interop.peft.contents import CONFIG, ROOT, Contents, Found
+from pretune.interop.adapter_files import CONFIG
+from pretune.interop.peft.contents import ROOT, Contents, Found
 from pretune.interop.peft.lora import check_complete, columns_of
 from pretune.interop.peft.modules import FileModule, ModuleTable
 from pretune.interop.peft.patterns import targets_of

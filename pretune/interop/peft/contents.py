@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pretune.errors import DataError
+from pretune.interop.adapter_files import CONFIG
 
 Found = dict[str, dict[str, Tensor]]
 """For each module, by its full name in the files, the tensors of its adapter by their parts."""
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BIN = "adapter_model.bin"
 ROOT = "base_model.model."
 """What the names of modules begin with in the file; where no module is changed, as by a prefix, `base_model.` alone."""
-
-
-def is_peft(path: Path | str) -> bool:
-    """Whether a folder holds an adapter of PEFT and no whole model."""
-    return (Path(path) / CONFIG).is_file() and not (Path(path) / "config.json").exists()
 
 
 @dataclass

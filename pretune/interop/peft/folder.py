@@ -1,4 +1,4 @@
-"""Reads and writes PEFT's folders: `read_peft` puts an adapter on its base, `write_peft` saves what a method learned.
+"""Reads and writes PEFT's folders: `read` puts an adapter on its base, `write` saves what a method learned.
 
     adapter_config.json --check--> fields --+
     adapter_model.safetensors --> tensors --+--> heads and biases --> base --surgery--> bricks --> model
@@ -10,40 +10,31 @@ Each type is a file beside this one, called as `peft_type` in small letters, wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from safetensors.torch import load_file
 
-from pretune.disk import storage_errors
-from pretune.errors import CannotCreateError, DataError, MissingInputError, UsageError
+from pretune.errors import DataError, MissingInputError
 from pretune.field_table import check_fields
 from pretune.find import find, variants
-from pretune.interop.export import compare, outputs
+from pretune.interop.adapter_files import CONFIG, AdapterFiles, ExportedAdapter, freeze_base, learned_of, named_base
 from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.huggingface import load_model, read_body
 from pretune.interop.peft import saved
-from pretune.interop.peft.contents import BIN, CONFIG, WEIGHTS, Contents
+from pretune.interop.peft.contents import BIN, WEIGHTS, Contents
 from pretune.interop.peft.fields import FORMAT_VERSION, TABLES
 from pretune.interop.peft.modules import ModuleTable
 from pretune.interop.peft.surgery import untuned
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.safety import read_bin, read_header, read_json
 from pretune.interop.weight_names import architecture, body_prefixes, file_names, plain_name
-from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.head_table import HEAD_CLASSES, classes_of
 from pretune.models.model import LanguageModel
-from pretune.new_folder import NewFolder, settle
-from pretune.new_folder import contents as folder_contents
-from pretune.nn.low_rank import LowRankVocabulary
-from pretune.nn.tuned import TunedProjection
-from pretune.seals import write_seal
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.tune.surgery import merge_bricks
 
 _AXIS = "interop.peft"
-_TOLERANCE = 1e-5  # of the largest output
+_NO_LABELS = "an adapter of peft has no names of labels: it answers LABEL_0, LABEL_1 ... in the model's order"
 _TASKS: Mapping[str, str | tuple[str, ...]] = {
     "SEQ_CLS": HEAD_CLASSES["classification"],
     "TOKEN_CLS": HEAD_CLASSES["token_classification"],
@@ -55,7 +46,7 @@ _TASKS: Mapping[str, str | tuple[str, ...]] = {
 """How the names of the classes end that a `task_type` means."""
 
 
-def read_peft(
+def read(
     path: Path | str, base: Path | str | None = None, *, makers: HeadMakers = MappingProxyType({})
 ) -> LanguageModel:
     """Reads a base and puts the adapter of a folder on it.
@@ -77,9 +68,7 @@ def read_peft(
     learned = saved.read(model, contents)
     before = {id(parameter) for parameter in model.parameters()}
     type_file.read(model, contents, by_module)
-    chosen = {id(parameter) for parameter in learned}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in chosen or id(parameter) not in before)
+    freeze_base(model, learned, before)
     return model
 
 
@@ -114,27 +103,8 @@ def read_contents(path: Path) -> Contents:
 
 
 def find_base(path: Path, base: Path | str | None = None) -> Path:
-    """The folder of an adapter's base.
-
-    Args:
-        path: of the adapter.
-        base: the folder, where the caller knows it.
-
-    Raises:
-        MissingInputError: it is not there.
-    """
-    if base is not None:
-        return Path(base)
-    recorded = read_json(path / CONFIG).get("base_model_name_or_path")
-    if not isinstance(recorded, str) or not recorded:
-        raise MissingInputError(f"{path / CONFIG}: names no base (base_model_name_or_path); give its folder as `base`")
-    for folder in (Path(recorded), path / recorded):
-        if (folder / "config.json").is_file():
-            return folder
-    raise MissingInputError(
-        f"{path / CONFIG}: its base {recorded[:200]!r} is no folder here, and pretune fetches none; give the folder of "
-        "this model as `base`"
-    )
+    """The folder of an adapter's base; arguments and errors as of `named_base`."""
+    return named_base(path, "base_model_name_or_path", base)
 
 
 def _read_base(base: Path, contents: Contents, makers: HeadMakers) -> LanguageModel:
@@ -184,77 +154,7 @@ def _is_last(ours: str, roles: Sequence[str]) -> bool:
     return any(ours == f"heads.{role}.linear.weight" for role in roles)
 
 
-def merge_peft(model: LanguageModel, folder: Path) -> LanguageModel:
-    """Makes a model that `read_peft` gave a plain one that computes the same; it is changed in place.
-
-    Raises:
-        UsageError: a prefix or a prompt, which no plain model has.
-    """
-    if not any(isinstance(module, TunedProjection | LowRankVocabulary) for module in model.modules()):
-        raise UsageError(
-            f"{folder}: vectors in front of a text cannot be merged into a plain model; use the folder as it is: every "
-            "verb reads it with its base"
-        )
-    merge_bricks(model)
-    return model
-
-
-@dataclass(frozen=True)
-class ExportedAdapter:
-    """What was written and compared.
-
-    Attributes:
-        kind: the type of the adapter, as PEFT calls it.
-        adapters: tensors of it.
-        heads: modules that are saved whole.
-        base: folder or name of the base, as the files say it.
-        class_name: the class of `transformers` that the base is opened as; None where there is none.
-        labels: how many classes its head has; None for a head without classes.
-        difference: largest distance of two outputs, of the model and of what was read again, as a fraction of the
-            largest value.
-    """
-
-    kind: str
-    adapters: int
-    heads: tuple[str, ...]
-    base: str | None
-    class_name: str | None
-    labels: int | None
-    difference: float = 0.0
-
-
-def export_peft(
-    model: LanguageModel, directory: Path, base: Path, tokenizer: Tokenizer | None = None
-) -> ExportedAdapter:
-    """Writes an adapter of PEFT, reads it again on its base, and compares the outputs.
-
-    Raises:
-        CannotCreateError: the directory holds something.
-        DataError: as `write_peft`; or what was read again computes something else.
-    """
-    settle(directory)
-    if directory.is_dir() and folder_contents(directory):
-        raise CannotCreateError(f"{directory}: holds something already; give a new or empty folder")
-    if not (base / "config.json").is_file():
-        raise DataError(
-            f"{base}: the base is no folder in the layout of transformers, which peft needs; merge what was learned "
-            "there first (pretune merge)"
-        )
-    expected, differences = outputs(model), [0.0]
-
-    def check(folder: Path) -> None:
-        differences[0] = compare(expected, outputs(read_peft(folder, base).eval()))
-        if differences[0] > _TOLERANCE:
-            raise DataError(
-                f"{directory}: the adapter would compute something else on {base}: outputs differ by "
-                f"{differences[0]:.1e} of their size; nothing was written"
-            )
-
-    exported = write_peft(model, directory, str(base.resolve()), tokenizer, check)
-    return replace(exported, difference=differences[0])
-
-
-def write_peft(
+def write(
     model: LanguageModel,
     directory: Path | str,
     base: str | None = None,
@@ -277,25 +177,21 @@ def write_peft(
     plain = untuned(model)
     contents = _contents_of(model, plain, base)
     adapters = len(contents.tensors)
-    bricks = {id(parameter) for parameter in plain.parameters()}
-    learned = {id(p): p for p in model.parameters() if p.requires_grad and id(p) in bricks}
-    saved.write(plain, learned, contents)
-    path = Path(directory)
-    with storage_errors(path, "save the adapter"), NewFolder(path, "merge") as folder:
-        write_safetensors(
-            folder.path / WEIGHTS, {name: tensor.contiguous() for name, tensor in contents.tensors.items()}
-        )
-        write_json(folder.path / CONFIG, contents.fields)
-        if tokenizer is not None:
-            tokenizer.write(folder.path)
-        if check is not None:
-            check(folder.path)
-        write_seal(folder.path, path)
-        folder.publish(last=CONFIG)
+    saved.write(plain, learned_of(model, plain), contents)
+    AdapterFiles({CONFIG: contents.fields}, {WEIGHTS: contents.tensors}).write(Path(directory), tokenizer, check)
     role = labelled_role(plain)
     labels = None if role is None else len(class_labels(plain, role) or ())
     heads = tuple(contents.fields["modules_to_save"] or ())
-    return ExportedAdapter(contents.fields["peft_type"], adapters, heads, base, architecture(plain), labels)
+    use = _use(architecture(plain), base, str(directory), labels)
+    notes = () if labels is None else (_NO_LABELS,)
+    return ExportedAdapter(contents.fields["peft_type"], adapters, heads, base, use, labels, notes=notes)
+
+
+def _use(class_name: str | None, base: str | None, directory: str, labels: int | None) -> str:
+    """A line of Python that opens the adapter."""
+    size = "" if labels is None else f", num_labels={labels}"
+    opened = f"transformers.{class_name or 'AutoModel'}.from_pretrained({base!r}{size})"
+    return f"import peft, transformers; print(peft.PeftModel.from_pretrained({opened}, {directory!r}))"
 
 
 def _contents_of(model: LanguageModel, plain: LanguageModel, base: str | None) -> Contents:

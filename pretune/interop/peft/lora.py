@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
+from pretune.interop.adapter_files import CONFIG
 from pretune.interop.peft import vocabularies
-from pretune.interop.peft.contents import CONFIG, ROOT, Contents, Found
+from pretune.interop.peft.contents import ROOT, Contents, Found
 from pretune.interop.peft.modules import FileModule, ModuleTable
 from pretune.interop.peft.patterns import expected, targets_of, value_for
 from pretune.interop.peft.vocabularies import Product

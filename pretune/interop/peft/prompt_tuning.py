@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 
 from pretune.errors import DataError
-from pretune.interop.peft.contents import CONFIG, Contents, Found
+from pretune.interop.adapter_files import CONFIG
+from pretune.interop.peft.contents import Contents, Found
 from pretune.interop.peft.modules import ModuleTable
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import SequenceHead

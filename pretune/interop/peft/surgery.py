@@ -8,6 +8,7 @@ from torch import nn
 
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
+from pretune.nn.bottleneck import NormAdapter, ParallelAdapter
 from pretune.nn.embedding import Embedding
 from pretune.nn.prefix import NO_PREFIX
 from pretune.nn.projection import Projection
@@ -29,7 +30,10 @@ def untuned(model: LanguageModel) -> LanguageModel:
         brick = bottom(site.brick)
         if brick is not site.brick:
             site.replace(brick)
-    for module in plain.modules():
+    for module in [*plain.modules()]:
+        for name, brick in module.named_children():
+            if isinstance(brick, NormAdapter | ParallelAdapter):
+                setattr(module, name, bottom(brick))
         if isinstance(module, Attention | RelativeAttention):
             del module.prefix  # a module may not be replaced by what is none
             module.prefix = NO_PREFIX
