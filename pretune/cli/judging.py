@@ -122,7 +122,10 @@ def judge(
         raise UsageError(f"{paths[2]}: expected one file of hypotheses, or two; name references with --references")
     session.say(f"judging {' beside '.join(paths)}")
     from pretune.evaluate.judging import JudgeOptions, default_metrics, judge_texts
+    from pretune.metrics.words import base_language
 
+    if language:
+        base_language(language)
     files = _AlignedFiles.read(paths, references, sources, columns)
     read = files.texts(language)
     _say_texts(session, files, read)

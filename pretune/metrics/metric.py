@@ -20,7 +20,7 @@ from pretune import config as configuration
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.find import find_class
-from pretune.metrics.words import language_of
+from pretune.metrics.words import base_language, language_of
 
 Values = NDArray[np.float64]
 Scores = dict[str, float]
@@ -59,8 +59,10 @@ class Texts:
 
         Raises:
             DataError: no texts, unequal numbers, or a hypothesis without a reference.
-            UsageError: one text in place of a list.
+            UsageError: one text in place of a list; no code of a language.
         """
+        if language:
+            base_language(language)
         for what, passed in (("hypotheses", hypotheses), ("references", references), ("sources", sources)):
             if isinstance(passed, str):
                 raise UsageError(f"{what}: expected a list of texts, and this is one text: {passed[:40]!r}")

@@ -28,6 +28,14 @@ _SCRIPTS = {  # a script and the code of the language that stands for it
 }
 _UNSPACED_CODES = ("zh", "ja", "th", "lo", "my", "km")
 _LATIN = "en de fr es it pt nl da sv no nb nn fi is pl cs sk sl hr hu ro et lv lt tr id ms vi ca eu"
+_CODES = (  # of ISO 639-1
+    "aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da "
+    "de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii "
+    "ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn "
+    "mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si "
+    "sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi "
+    "yo za zh zu"
+)
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
 _MOST = 0.3  # of the characters that are no space, which a script must have to be that of the text
 _SOME = 0.02  # of them in kana: text in Han with so many is Japanese
@@ -48,10 +56,18 @@ def language_of(texts: Sequence[str]) -> str:
 
 
 def base_language(code: str) -> str:
-    """The language of a code with a region or a script: `zh` of `zh-CN` and `zh_Hans`."""
+    """The language of a code with a region or a script: `zh` of `zh-CN` and `zh_Hans`.
+
+    Raises:
+        UsageError: no code of a language.
+    """
     name = re.split("[-_]", code.strip().lower())[0]
-    if not re.fullmatch("[a-z]{2,3}", name):
-        raise UsageError(f"language {code!r} is no code of a language; use one such as en, de or zh")
+    codes = _CODES.split()
+    if name not in codes:
+        raise UsageError(
+            f"language {code!r} is no code of a language in ISO 639-1; use that of the language, or of one that is "
+            f"written like it: {', '.join(codes)}"
+        )
     return name
 
 

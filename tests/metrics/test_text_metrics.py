@@ -244,6 +244,8 @@ def test_every_metric_scores_the_same_texts() -> None:
         (lambda: score("bleu", ["a"]), UsageError, "bleu compares with references: give them with --references"),
         (lambda: score("bleu", ["a"], ["a"], language="th"), UsageError, "no tokenizer finds words"),
         (lambda: score("bleu", ["a"], ["a"], language="Klingon"), UsageError, "is no code of a language"),
+        (lambda: score("rouge", ["a"], ["a"], language="cn"), UsageError, "yi, yo, za, zh, zu"),
+        (lambda: score("chrf", ["a"], ["a"], language="zho-CN"), UsageError, "'zho-CN' is no code of a language"),
         (lambda: score("rouge", ["a"], ["a"], types=("rouge0",)), UsageError, "'rouge0' is no score of ROUGE"),
         (lambda: score("chrf", ["a"], ["a"], order=3), UsageError, "metrics.chrf"),
         (
