@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.disk import storage_errors
-from pretune.errors import DataError
+from pretune.errors import DataError, MissingInputError
+from pretune.field_table import parse_json, read_file, regular
 from pretune.new_folder import NewFolder
 from pretune.seals import digest, parse_sealed, sealed_json
 from pretune.search.documents import Document, Value
@@ -95,14 +96,21 @@ def _is_there(folder: Path, texts: Mapping[str, bytes], made_by: Mapping[str, An
     """Whether a segment of these texts and vectors is there, whole."""
     path = folder / FACTS
     try:
-        facts = parse_sealed(path, path.read_bytes(), _REMEDY)
+        raw = read_file(path)
+        parse_json(raw, str(path))
+        facts = parse_sealed(path, raw, _REMEDY)
         return (
             facts["made_by"] == json.loads(json.dumps(dict(made_by)))
-            and all((folder / name).read_bytes() == content for name, content in texts.items())
+            and all(_holds(folder / name, content) for name, content in texts.items())
             and _digests(folder) == facts["files"]
         )
-    except (OSError, DataError, KeyError):
+    except (OSError, DataError, MissingInputError, KeyError):
         return False
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file has some content; one of another size is not read."""
+    return regular(path).stat().st_size == len(content) and path.read_bytes() == content
 
 
 def _digests(folder: Path) -> dict[str, str]:

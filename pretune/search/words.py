@@ -10,6 +10,7 @@ Source: Robertson & Zaragoza 2009; bm25s (Lù 2024, arXiv 2407.03618), whose def
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.errors import DataError, MissingPackageError
+from pretune.errors import DataError, MissingPackageError, first_line
+from pretune.field_table import read_file
 from pretune.find import find_class
+from pretune.interop.safety import read_json
 from pretune.search.tokenization import Tokenization
 
+_KINDS = ("method", "idf_method", "dtype", "int_dtype", "backend")  # what says how scores are computed
+_PARAMETERS = 64 << 10  # bytes of what bm25s says of itself
+_WORD = 1 << 10  # bytes of a word of the vocabulary as JSON, on an average at most
 Scores = NDArray[np.float32]
 Allowed = NDArray[np.bool_]
 
@@ -65,25 +71,29 @@ class WordIndex:
             passages: how many it must be of.
 
         Raises:
-            DataError: its files do not fit together.
+            MissingInputError: a file is missing.
+            DataError: its files do not fit together, or are too large for what they hold.
         """
         bm25s = _library()
+        own, written = bm25s.BM25(), read_json(folder / "params.index.json", _PARAMETERS)
+        if any(written.get(name) != getattr(own, name) for name in _KINDS):
+            raise DataError(f"{folder / 'params.index.json'}: is of another kind of BM25; make the index again")
         try:
-            bm25 = bm25s.BM25.load(folder, mmap=True, show_progress=False)
-            arrays = bm25.scores
-            data, indices, bounds = (arrays[name] for name in ("data", "indices", "indptr"))
+            bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, show_progress=False)
+            data, indices, bounds = (bm25.scores[name] for name in ("data", "indices", "indptr"))
             fits = (
-                arrays["num_docs"] == passages
+                bm25.scores["num_docs"] == passages
                 and len(data) == len(indices) == bounds[-1]
                 and bounds[0] == 0
                 and not (np.diff(bounds) < 0).any()
                 and (not len(indices) or 0 <= indices.min() <= indices.max() < passages)
-                and max(bm25.vocab_dict.values()) < len(bounds)
             )
+            size = len(bounds)
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise DataError(f"{folder}: cannot be read as an index of words: {error}; make the index again") from None
         if not fits:
             raise DataError(f"{folder}: its arrays do not fit together; make the index again")
+        bm25.vocab_dict = _read_vocabulary(folder / "vocab.index.json", size)
         return cls(bm25, tokenization_of(tokenization))
 
     def scores(self, query: str) -> Scores:
@@ -104,6 +114,26 @@ class WordIndex:
         if allowed is not None:
             scores = scores * allowed
         return best_rows(scores, count, smallest=0.0)
+
+
+def _read_vocabulary(path: Path, size: int) -> dict[str, int]:
+    """The numbers of words.
+
+    Args:
+        size: how many words there are at most: the arrays have bounds for as many.
+
+    Raises:
+        DataError: larger than so many words can be, or something else than their numbers.
+    """
+    raw = read_file(path, _WORD * (size + 1))
+    try:
+        vocabulary = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {first_line(error)}; make the index again") from None
+    numbers = vocabulary.values() if isinstance(vocabulary, dict) else [None]
+    if any(type(number) is not int for number in numbers) or sorted(numbers) != list(range(min(len(numbers), size))):
+        raise DataError(f"{path}: does not number its words; it is damaged or hostile; make the index again")
+    return dict(vocabulary)
 
 
 def best_rows(scores: Scores, count: int, smallest: float = -np.inf) -> tuple[NDArray[np.int64], Scores]:

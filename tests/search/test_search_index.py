@@ -17,7 +17,7 @@ from pretune.errors import CannotCreateError, DataError, MissingInputError, NonF
 from pretune.model import Model
 from pretune.seals import sealed_json
 from pretune.search import segments, writer
-from pretune.search.documents import read_documents
+from pretune.search.documents import Document, read_documents
 from pretune.search.encoder import Encoder
 from pretune.search.index import SearchIndex
 from pretune.search.passages import Passage
@@ -227,6 +227,17 @@ def test_a_changed_byte_is_noticed_in_every_file(index: SearchIndex) -> None:
             pretune.open_index(index.folder)
         path.write_bytes(raw)
     pretune.open_index(index.folder)
+
+
+@pytest.mark.parametrize("name", ["segment.json", "passages.jsonl"])
+def test_a_segment_that_was_left_is_not_read_without_bounds(name: str, tmp_path: Path) -> None:
+    new = segments.NewSegment([Passage("d", "", 0, 5, "a cat")], [0], [Document("d", "a cat", "", {}, "x")])
+    assert new.write(tmp_path / "s", {}, None)
+    assert not new.write(tmp_path / "s", {}, None)
+    with (tmp_path / "s" / name).open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk and would all be read
+    assert new.write(tmp_path / "s", {}, None)
+    assert (tmp_path / "s" / name).stat().st_size < 1000
 
 
 def _edited(index: SearchIndex, change: object) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,49 @@ def test_a_chinese_character_alone_is_found_inside_of_words(tmp_path: Path) -> N
     assert sorted(words.search("猫 dog", 4)[0].tolist()) == [1, 2, 3]
     assert words.search("狗", 4)[0].tolist() == []
     assert words.search("猫在", 4)[0].tolist() == [1]
+
+
+def _nested(folder: Path) -> None:
+    (folder / "vocab.index.json").write_text("[" * 6000)
+
+
+def _large(folder: Path) -> None:
+    with (folder / "vocab.index.json").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room on the disk and would all be read
+
+
+def _numbered(number: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "vocab.index.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "cat": number}))
+
+    return change
+
+
+def _other_parameters(folder: Path) -> None:
+    path = folder / "params.index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "bm25+"}))
+
+
+def _large_parameters(folder: Path) -> None:
+    with (folder / "params.index.json").open("r+b") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_nested, r"vocab\.index\.json: not JSON"),
+        (_large, r"vocab\.index\.json: [\d,]+ bytes, more than the [\d,]+ that such a file can need"),
+        (_numbered(-1), r"vocab\.index\.json: does not number its words"),
+        (_numbered(0.5), r"vocab\.index\.json: does not number its words"),
+        (_numbered(10**30), r"vocab\.index\.json: does not number its words"),
+        (_other_parameters, "is of another kind of BM25"),
+        (_large_parameters, r"params\.index\.json: [\d,]+ bytes, more than"),
+    ],
+)
+def test_a_hostile_vocabulary_is_refused(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    WordIndex.build(["a cat", "a dog", "birds"], "bigrams", tmp_path)
+    change(tmp_path)
+    with pytest.raises(DataError, match=message):
+        WordIndex.open(tmp_path, "bigrams", 3)
