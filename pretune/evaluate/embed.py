@@ -27,6 +27,7 @@ from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import by_length
 from pretune.evaluate.layers import LayerChoice
+from pretune.evaluate.pooled_prompt import prompt_tokens, say_joined
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.flops import encoder_flops, flops_per_token
 from pretune.models.model import LanguageModel
@@ -156,6 +157,8 @@ class Embedder:
             self.tokenizer.encode_batch([self.prompt + text for text in texts], keep=keep)  # names a bad text's number
             raise
         say_cut(self.tokenizer, cut, len(texts), self.length)
+        if self._skipped:
+            say_joined(self.tokenizer, self.prompt, texts, self.length)
         bad = first_non_finite_row(out)
         if bad is not None:
             raise non_finite("a vector", bad, len(texts), texts[bad])
@@ -241,13 +244,10 @@ class Embedder:
 
     @cached_property
     def _skipped(self) -> int:
-        """Tokens of the prompt that poolings leave out: those of the prompt alone, without a special one at its end."""
+        """Tokens of the prompt that poolings leave out."""
         if not self.vectors.skips_prompt or not self.prompt:
             return 0
-        vocabulary = self.tokenizer.vocabulary
-        tokens = self.tokenizer.encode(self.prompt)[: self.length - vocabulary.overhead(False)]
-        run = vocabulary.add_special_tokens(tokens)[0]
-        return len(run) - int(len(run) > 0 and bool(vocabulary.special[run[-1]]))
+        return len(prompt_tokens(self.tokenizer, self.prompt, self.length))
 
     def _forward(self, runs: Sequence[Tokens], group: tuple[int, ...] | None = None) -> Tensor:
         """Shape: N runs of tokens; return: (N, width) fp32."""

@@ -16,7 +16,7 @@ import transformers
 from scipy import stats
 from sentence_transformers.sentence_transformer import modules as theirs
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-from tinymodels import save_bert, save_gpt2, word_tokenizer
+from tinymodels import END, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune import api
@@ -135,6 +135,22 @@ def test_a_prompt_that_is_not_pooled(mode: Any, bert: Path, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "model-again")
     change_json(folder / "sentence_bert_config.json", max_seq_length=4)  # what is left of each text is its last [SEP]
     assert_equal_vectors(folder, prompt_name="q")
+
+
+def test_a_prompt_that_takes_a_word_along_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Alone it ends with a blank that belongs to the next word in the whole: vectors are theirs, and it is said."""
+    save_gpt2(tmp_path / "gpt2", byte_tokenizer())
+    change_json(tmp_path / "gpt2" / "tokenizer_config.json", pad_token=END)
+    pooling = theirs.Pooling(WIDTH, "mean", include_prompt=False)
+    folder = saved(tmp_path / "gpt2", tmp_path / "model", pooling, prompts={"q": "the fox: ", "fit": "the fox:"})
+    texts = ["the cat jumps", "(a hat)", "the dog sat"]
+    vectors = assert_equal_vectors(folder, texts, prompt_name="q").embed(["the cat jumps"], prompt="the fox: ")
+    shutil.rmtree(tmp_path / "model-again")
+    assert "2 of 3 texts share a token with the end of the prompt 'the fox: '" in caplog.text
+    caplog.clear()
+    whole = assert_equal_vectors(folder, [" " + text for text in texts], prompt_name="fit").embed
+    assert "share a token" not in caplog.text
+    assert abs(whole([" the cat jumps"], prompt="the fox:") - vectors).max() > 0.1  # a word more
 
 
 def test_lower_case(bert: Path, tmp_path: Path) -> None:
