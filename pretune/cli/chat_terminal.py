@@ -64,12 +64,16 @@ class ChatTerminal:
         self._decoder, self._options, self._system = decoder, options.copy(), system
         self._read, self._write = read, write
         self._turns: list[dict[str, Any]] = []
+        self._unanswered: tuple[list[dict[str, Any]], dict[str, Any]] | None = None  # turns, and a question that failed
 
     @property
     def messages(self) -> list[dict[str, Any]]:
         """The conversation so far."""
-        system = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, *self._turns]
+        return [*self._system_turns, *self._turns]
+
+    @property
+    def _system_turns(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self._system}] if self._system else []
 
     def run(self) -> None:
         """Asks and answers until the user leaves."""
@@ -129,18 +133,25 @@ class ChatTerminal:
         elif command.startswith("/"):
             raise UsageError(f"no command {command}; /help lists them (a question may begin with a space)"[:200])
         else:
-            self._answer({"role": "user", "content": text.strip()})
+            self._answer(self._turns, {"role": "user", "content": text.strip()})
 
     def _begin(self, system: str | None) -> None:
-        self._system, self._turns = system, []
+        self._system, self._turns, self._unanswered = system, [], None
         self._decoder.reset()
         self._say("a new conversation" + (f", with the system message {system!r}" if system else ""))
 
-    def _answer(self, question: dict[str, Any]) -> None:
-        """Writes the answer as it grows; what was written when the user stopped it is a part of the conversation."""
+    def _answer(self, before: list[dict[str, Any]], question: dict[str, Any]) -> None:
+        """Writes the answer as it grows; what was written when the user stopped it is a part of the conversation.
+
+        Where it fails, the conversation stays as it was, and /retry asks the question again.
+
+        Args:
+            before: the turns that the question follows.
+        """
+        self._unanswered = before, question
         text = ""
         try:
-            for piece in self._decoder.stream([*self.messages, question], self._options):
+            for piece in self._decoder.stream([*self._system_turns, *before, question], self._options):
                 text += piece
                 self._write(piece)
                 sys.stdout.flush()
@@ -148,14 +159,18 @@ class ChatTerminal:
             self._say(" ... stopped")
         else:
             self._write("\n")
-        self._turns += [question, {"role": "assistant", "content": text.strip()}]
+        self._turns = [*before, question, {"role": "assistant", "content": text.strip()}]
+        self._unanswered = None
 
     def _retry(self) -> None:
-        if not self._turns:
+        if self._unanswered is not None:
+            before, question = self._unanswered
+        elif self._turns:
+            *before, question, _ = self._turns
+        else:
             raise UsageError("there is no question yet; ask one first")
-        *self._turns, question, _ = self._turns
         self._options["seed"] = self._options.get("seed", 0) + 1
-        self._answer(question)
+        self._answer(before, question)
 
     def _save(self, name: str) -> None:
         if not name:

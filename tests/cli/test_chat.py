@@ -212,6 +212,45 @@ def test_retry_draws_anew(model: Model) -> None:
     assert drawn[1].split() == script.text.split("> ")[2].removeprefix("/retry\n").split()
 
 
+class Failing(ChatDecoder):
+    """A decoder whose first answers, by their numbers, fail after a piece."""
+
+    fails: tuple[int, ...] = ()
+    asked: int = 0
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        pieces = super().stream(*args, **kwargs)
+        yield next(pieces)
+        self.asked += 1
+        if self.asked in self.fails:
+            raise DataError("the model gives no finite number")
+        yield from pieces
+
+
+@pytest.mark.parametrize(
+    ("fails", "lines"),
+    [((1,), ["Hi", "/retry"]), ((2,), ["Hi", "/retry", "/retry"]), ((2, 3), ["Hi", "/retry", "/retry", "/retry"])],
+)
+def test_a_question_whose_answer_fails_is_not_lost(model: Model, fails: tuple[int, ...], lines: list[str]) -> None:
+    script = Script(*lines, "Go on")
+    decoder = Failing(model.network, model.tokenizer, model.conversation().template)
+    decoder.fails = fails
+    chat = ChatTerminal(decoder, {"max_new_tokens": 6}, None, script.read, script.write)
+    chat.run()
+    assert [turn["content"] for turn in chat.messages if turn["role"] == "user"] == ["Hi", "Go on"]
+    assert len(chat.messages) == 4
+    assert script.text.count("the model gives no finite number") == len(fails)
+
+
+def test_a_failed_retry_leaves_the_old_answer(model: Model) -> None:
+    script = Script("Hi", "/retry")
+    decoder = Failing(model.network, model.tokenizer, model.conversation().template)
+    decoder.fails = (2,)
+    chat = ChatTerminal(decoder, {"max_new_tokens": 6}, None, script.read, script.write)
+    chat.run()
+    assert chat.messages == [user("Hi"), assistant(model.chat("Hi", max_new_tokens=6))]
+
+
 class Interrupting(ChatDecoder):
     """A user who stops the first answer after a piece."""
 
