@@ -19,13 +19,13 @@ from pretune.interop.run_names import MODEL
 from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint.state import State, learned_tensors
 from pretune.train.context import TrainContext
-from pretune.train.evaluation import better, metric_value
+from pretune.train.evaluation import as_good, metric_value
 from pretune.train.step import TrainModule
 
 
 @dataclass(frozen=True)
 class AveragedWeights:
-    """The mean of the weights at some steps, which is better than the best single evaluation.
+    """The mean of the weights at some steps, which is as good as the best single evaluation.
 
     Attributes:
         steps: whose weights were averaged, in their order.
@@ -52,7 +52,7 @@ def average_weights(components: TrainComponents, context: TrainContext, state: S
     All ranks call it together. The model keeps the weights of the last step.
 
     Returns:
-        None where the recipe keeps other weights, there are not two checkpoints, or a single evaluation was as good.
+        None where the recipe keeps other weights, there are not two checkpoints, or a single evaluation was better.
     """
     validation, display = context.validation, context.display
     if context.recipe.evaluation.keep != "average":
@@ -73,7 +73,7 @@ def average_weights(components: TrainComponents, context: TrainContext, state: S
     scores = validation.measure(root, components.objective, context.device, context.precision, distributed)
     value = metric_value(validation.metric, scores or {})
     AveragedWeights((), last, value, {}).put_into(root)
-    wins = better(validation.metric, value, state.best)
+    wins = as_good(validation.metric, value, state.best)
     display.note(
         f"the mean of the weights of steps {', '.join(map(str, steps))}: validation {validation.metric} {value:.4f}, "
         f"the best single one {state.best if state.best is None else format(state.best, '.4f')}"

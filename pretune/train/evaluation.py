@@ -25,7 +25,8 @@ class EvaluationConfig(Config):
             better, except for losses); by default the task's main metric, else `loss`.
         patience: number of evaluations without improvement after which training stops; by default it never stops early.
         keep: the weights that become the finished model: those of the last step, of the best evaluation, or the mean of
-            those of the last evaluations (`averaged`) where it is better than the best of them.
+            those of the last evaluations (`averaged`) where it is as good as the best of them. Of equal ones the later
+            are kept.
         averaged: of how many evaluations the weights are averaged; their checkpoints are kept.
         keep_initial: how much the weights from before the first step count in these, heads left out: at 0.5 they are
             the mean of both, which forgets less and errs less on few examples. Source: Wortsman et al. 2022, WiSE-FT
@@ -62,6 +63,14 @@ def better(metric: str, value: float, best: float | None) -> bool:
     if best is None:
         return value == value
     return value < best if metric.startswith("loss") else value > best
+
+
+def as_good(metric: str, value: float, best: float | None) -> bool:
+    """Whether weights with this value of a metric are kept instead of the best earlier ones: of equal ones the later.
+
+    They have learned for longer, and scores of few examples are often equal.
+    """
+    return value == best or better(metric, value, best)
 
 
 def metric_value(metric: str, metrics: dict[str, float]) -> float:

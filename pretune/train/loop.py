@@ -33,7 +33,7 @@ from pretune.train.budget import Spent
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.context import TrainContext
-from pretune.train.evaluation import better, metric_value
+from pretune.train.evaluation import as_good, better, metric_value
 from pretune.train.logging.logger import MetricLogger
 from pretune.train.prefetch import Prefetcher, PreparedStep, add
 from pretune.train.recovery import Recovery
@@ -109,7 +109,7 @@ class _Trainer:
         self.logger = MetricLogger(context, self.state, lambda: ranks_by_layer(self.root.method.ranks(model)))
         self.recovery = Recovery(context, self.state, self.root, self.train_step, self.logger)
         self.prefetcher: Prefetcher | None = None
-        self.improved = False
+        self.is_best = False
         self.saved_step, self.saved_at = self.state.step, self.state.seconds
         self.mark = time.perf_counter()
 
@@ -203,7 +203,7 @@ class _Trainer:
         regular = config.every is not None and state.step % config.every == 0
         regular |= self.recipe.spike.is_good_state(state.step)
         late = state.seconds - self.saved_at >= config.minutes * 60
-        return regular or late or (self.improved and config.best) or state.step in state.evaluations
+        return regular or late or (self.is_best and config.best) or state.step in state.evaluations
 
     def _check_metric(self) -> None:
         """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
@@ -232,17 +232,17 @@ class _Trainer:
             return
         value = metric_value(validation.metric, metrics)
         ready = self.root.method.is_ready(self.root.model)
-        self.improved = ready and better(validation.metric, value, state.best)
-        if self.improved:
-            state.best, state.best_step, state.stale_evaluations = value, state.step, 0
-        elif ready:
-            state.stale_evaluations += 1
+        improves = ready and better(validation.metric, value, state.best)
+        self.is_best = ready and as_good(validation.metric, value, state.best)
+        if self.is_best:
+            state.best, state.best_step = value, state.step
+        state.stale_evaluations = 0 if improves else state.stale_evaluations + ready
         state.evaluated, state.has_finite_evaluation = state.step, math.isfinite(metrics.get("loss", 0.0))
         state.evaluations = self.recipe.evaluation.last_evaluations([*state.evaluations, state.step])
         self.logger.log({f"eval/{name}": number for name, number in metrics.items()})
         summary = ", ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
         warning = "" if state.has_finite_evaluation else "warning: "
-        best = ", the best so far" if self.improved else ""
+        best = ", the best so far" if improves else ", as good as the best so far" if self.is_best else ""
         self.logger.note(f"{warning}step {state.step}: validation {summary}{best}")
 
     def _drop_features(self) -> None:
@@ -262,7 +262,7 @@ class _Trainer:
             self.logger.note(note)
         self.state.metrics_bytes = self.logger.flush()
         self.distributed.on_main(self._write)
-        self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
+        self.saved_step, self.saved_at, self.is_best = self.state.step, self.state.seconds, False
 
     def _write(self) -> None:
         state, checkpoints = self.state, self.context.checkpoints
@@ -308,7 +308,7 @@ class _Trainer:
     def _begin_again(self) -> None:
         """Go on from the state that the run went back to."""
         self.state.fraction = self.state.fraction_before = self.recipe.budget.fraction(self._spent())
-        self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
+        self.saved_step, self.saved_at, self.is_best = self.state.step, self.state.seconds, False
         if self.prefetcher is not None:
             self.prefetcher.close()
             self.prefetcher = None

@@ -17,6 +17,7 @@ from pretune.report.runs import summarize
 from pretune.runtime.signals import SignalError
 from pretune.train import averaging
 from pretune.train.run import pretrain
+from pretune.train.validation import Validation
 
 OVER: dict[str, Any] = {
     "budget": {"steps": 10},
@@ -27,7 +28,7 @@ OVER: dict[str, Any] = {
 
 @pytest.fixture
 def mean_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaging, "better", lambda *values: True)
+    monkeypatch.setattr(averaging, "as_good", lambda *values: True)
 
 
 def finished(run: Path) -> dict[str, Any]:
@@ -67,13 +68,33 @@ def test_a_stopped_run_ends_with_the_same_mean(
 
 
 def test_a_better_evaluation_is_kept(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaging, "better", lambda *values: False)
+    monkeypatch.setattr(averaging, "as_good", lambda *values: False)
     base = recipe(tmp_path / "mean", store, **OVER)
     pretrain(base)
     pretrain(replaced(base, output=str(tmp_path / "best"), evaluation={**OVER["evaluation"], "keep": "best"}))
     assert "averaged" not in finished(tmp_path / "mean")
     ours, theirs = saved(tmp_path / "mean"), saved(tmp_path / "best")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("keep", ["best", "average"])
+def test_of_equal_scores_the_later_weights_are_kept(
+    keep: str, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few examples give the same accuracy at many steps: the first of them was kept, of a model hardly trained."""
+    monkeypatch.setattr(Validation, "measure", lambda *values, **options: {"loss": 1.0})
+    pretrain(recipe(tmp_path / "run", store, **{**OVER, "evaluation": {**OVER["evaluation"], "keep": keep}}))
+    facts = finished(tmp_path / "run")
+    assert (facts["best_step"], facts["weights_of_step"]) == (10, 10)
+    assert facts.get("averaged_steps") == ([6, 8, 10] if keep == "average" else None)
+
+
+def test_equal_scores_do_not_extend_the_patience(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Validation, "measure", lambda *values, **options: {"loss": 1.0})
+    over = {**OVER, "evaluation": {"every": 1, "samples": 16, "keep": "best", "patience": 2}}
+    pretrain(recipe(tmp_path / "run", store, **over))
+    facts = finished(tmp_path / "run")
+    assert (facts["steps"], facts["best_step"]) == (3, 3)
 
 
 def test_the_mean_is_compared_with_the_best(store: Path, tmp_path: Path) -> None:
