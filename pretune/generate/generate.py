@@ -23,6 +23,7 @@ from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.defaults import end_tokens, resolve_options, stated_constraints
 from pretune.generate.lookup import LOOKUP, PromptLookup
+from pretune.generate.native_steps import bytes_to_pack
 from pretune.generate.options import Candidate, Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
 from pretune.generate.sample import keys, sample
@@ -107,7 +108,8 @@ def stream(
             len(prompts),
         )
     rows = max(1, _ROWS // config.beams)
-    _check_memory(model, tokenizer, config, min(rows, len(prompts)), max_length - min(remaining) + max(limits))
+    capacity = max_length - min(remaining) + max(limits)
+    _check_memory(model, tokenizer, config, min(rows, len(prompts)), capacity, is_native=adapters is None)
     draws = keys(prompts, config.seed)
     out: list[Continuation] = []
     for start in range(0, len(prompts), rows):
@@ -122,12 +124,15 @@ def stream(
     return out
 
 
-def _check_memory(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig, rows: int, capacity: int) -> None:
-    """Refuses decoding whose cache and scores cannot be held.
+def _check_memory(
+    model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig, rows: int, capacity: int, *, is_native: bool
+) -> None:
+    """Refuses decoding whose cache, scores and packed weights cannot be held.
 
     Args:
         rows: prompts that are decoded together.
         capacity: tokens of a sequence.
+        is_native: the kernels may decode, which have a copy of the weights.
 
     Raises:
         UsageError: there is not as much memory, with what would need less.
@@ -140,7 +145,11 @@ def _check_memory(model: LanguageModel, tokenizer: Tokenizer, config: GenerateCo
     scores = 3 * 4 * tokenizer.vocabulary.size  # logits, their logarithms and the sums
     copies = 2 if config.beams > 1 else 1  # a cache is copied while its rows are reordered
     needed = rows * config.beams * (copies * cache + scores)
+    head = find_language_head(model, "next")
+    copy = bytes_to_pack(model, head, tokenizer.vocabulary.size) if head is not None and is_native else 0
+    needed += copy
     what = f"decoding {rows} prompts of up to {capacity:,} tokens with {config.beams} beams"
+    what += f", beside a copy of the weights of {copy / 1e9:,.1f} GB for the kernels," if copy else ""
     check_memory(needed, model.device, what, "lower --beams or --max-new-tokens, or give fewer prompts at a time")
 
 

@@ -24,10 +24,12 @@ from pretune.models.model import LanguageModel
 from pretune.models.native_bricks import UnplannedError
 from pretune.models.native_step import plan_step
 from pretune.native.cache import PagedCache
-from pretune.native.program import CacheShape, StepResult
+from pretune.native.lowering import program_bytes
+from pretune.native.program import CacheShape, Program, StepResult
 from pretune.nn.block import DecoderBlock
 from pretune.nn.heads import VocabularyHead
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.runtime.memory import check_memory
 
 _log = logging.getLogger("pretune")
 
@@ -62,7 +64,8 @@ class NativeModel:
     cross: CacheShape | None
 
 
-_models: WeakKeyDictionary[LanguageModel, dict[tuple[int, int], NativeModel | None]] = WeakKeyDictionary()
+_models: WeakKeyDictionary[LanguageModel, dict[tuple[int, int], NativeModel | Program | None]] = WeakKeyDictionary()
+"""What decodes: by torch where None, by a program whose weights are not packed yet, or by one that is ready."""
 
 
 def native_model(model: LanguageModel, head: VocabularyHead, vocabulary: int) -> NativeModel | None:
@@ -73,15 +76,39 @@ def native_model(model: LanguageModel, head: VocabularyHead, vocabulary: int) ->
     Args:
         head: that predicts the next token.
         vocabulary: tokens that have logits.
+
+    Raises:
+        UsageError: there is no memory for the copy.
     """
+    planned = _planned(model, head, vocabulary)
+    if isinstance(planned, Program):
+        check_memory(
+            program_bytes(planned), model.device, "a copy of the weights in the layout of the kernels",
+            "end other programs, or use smaller weights (--format q8_0 of pretune compress)",
+        )  # fmt: skip
+        planned = NativeModel(native.Executor(planned), planned.cache, planned.cross)
+        _models[model][id(head), vocabulary] = planned
+    return planned
+
+
+def bytes_to_pack(model: LanguageModel, head: VocabularyHead, vocabulary: int) -> int:
+    """Bytes that a copy of the weights for the kernels will take; 0 where it is there already, or torch decodes.
+
+    Args:
+        head, vocabulary: as of `native_model`.
+    """
+    planned = _planned(model, head, vocabulary)
+    return program_bytes(planned) if isinstance(planned, Program) else 0
+
+
+def _planned(model: LanguageModel, head: VocabularyHead, vocabulary: int) -> NativeModel | Program | None:
     if not model.is_derived or not native.available():
         return None
     known = _models.setdefault(model, {})
     key = (id(head), vocabulary)
     if key not in known:
         try:
-            program = plan_step(model, head, vocabulary)
-            known[key] = NativeModel(native.Executor(program), program.cache, program.cross)
+            known[key] = plan_step(model, head, vocabulary)
         except UnplannedError as error:
             _log.info("decoding runs by torch: %s", error)
             known[key] = None

@@ -52,14 +52,7 @@ class Lowering:
 
     def __post_init__(self) -> None:
         """Packs all weights: a vocabulary that is read twice, the second time without its last rows perhaps, once."""
-        matrices = [
-            operation.vocabulary if isinstance(operation, Embed) else operation.matrix
-            for operation in self.program.operations
-            if isinstance(operation, Embed | Multiply | Scores)
-        ]
-        whole: dict[tuple[int, int, str], Matrix] = {}
-        for matrix in sorted(matrices, key=lambda matrix: matrix.out_features):
-            whole[_memory(matrix)] = matrix
+        whole = _matrices(self.program)
         arena = Arena([packed_bytes(matrix) for matrix in whole.values()])
         self._packed = {key: PackedMatrix(matrix, arena) for key, matrix in whole.items()}
 
@@ -205,6 +198,21 @@ class Lowering:
         struct = packed.rows(matrix.out_features)
         self.kept += [packed, struct]
         op.matrix = ctypes.pointer(struct)
+
+
+def _matrices(program: Program) -> dict[tuple[int, int, str], Matrix]:
+    """The weights of a program, those that begin alike once."""
+    matrices = [
+        operation.vocabulary if isinstance(operation, Embed) else operation.matrix
+        for operation in program.operations
+        if isinstance(operation, Embed | Multiply | Scores)
+    ]
+    return {_memory(matrix): matrix for matrix in sorted(matrices, key=lambda matrix: matrix.out_features)}
+
+
+def program_bytes(program: Program) -> int:
+    """Bytes that the weights of a program take in the kernels' layout, at the least: as many as their tensors."""
+    return sum(tensor.nbytes for matrix in _matrices(program).values() for tensor in matrix.tensors.values())
 
 
 def _memory(matrix: Matrix) -> tuple[int, int, str]:

@@ -13,14 +13,16 @@ from test_every_family import CASES, make, prompts, reference
 from tinymodels import byte_tokenizer
 
 from pretune import native
+from pretune.errors import UsageError
 from pretune.generate import native_steps
 from pretune.generate.generate import generate
-from pretune.generate.native_steps import native_model
+from pretune.generate.native_steps import bytes_to_pack, native_model
 from pretune.generate.options import GenerateConfig
 from pretune.generate.session import DecodingSession
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
+from pretune.runtime import memory
 
 NEW = 12
 EXECUTORS = ["interpreter", pytest.param("kernels", marks=pytest.mark.skipif(not native.available(), reason="kernels"))]
@@ -145,3 +147,23 @@ def test_kernels_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
     finally:
         monkeypatch.undo()
         native.reload()
+
+
+def test_the_copy_of_the_weights_is_counted_once(
+    executor: str, pair: tuple[object, LanguageModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels have a copy of all weights, of rounded ones too, which was not asked for before it was made."""
+    derived = fuse(pair[1])
+    head, prompt = derived.heads["clm"], prompts()[:1]
+    copy_bytes = bytes_to_pack(derived, head, 300)
+    assert copy_bytes > sum(p.nbytes for p in pair[1].stack.parameters() if p.dim() == 2) / 2
+    monkeypatch.setattr(memory, "free_memory", lambda device: copy_bytes)
+    with pytest.raises(UsageError, match=r"beside a copy of the weights of .* GB for the kernels, needs"):
+        texts(derived, prompt)
+    with pytest.raises(UsageError, match="a copy of the weights in the layout of the kernels needs"):
+        native_session(derived, 1)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 8 * copy_bytes + (1 << 20))
+    whole = texts(derived, prompt)
+    assert bytes_to_pack(derived, head, 300) == 0
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1 << 20)
+    assert texts(derived, prompt) == whole
