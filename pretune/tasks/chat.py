@@ -181,6 +181,7 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
 
         Raises:
             DataError: a template that does not fit the messages, or leaves one out, with the record and the message.
+            UsageError: training on conversations of which none keeps a whole answer.
         """
         encoder, may_cut = self._encoder_of(tokenizer), self.config.truncate != "error"
         rows, chats = list[Encoded](), list[ChatTokens]()
@@ -198,9 +199,24 @@ class Chat(GenerationTask[ChatExample], OwnTokenizer):
                 rows.append(Encoded(chat.tokens[:first], run, targets=learned, example=n, cut=chat.cut))
             chats.append(chat)
         if self._is_training and self.longest_answer is None:
+            self._check_length(chats, length)
             self.longest_answer = max((chat.longest for chat in chats), default=1)
         self._say(chats, length)
         return rows
+
+    def _check_length(self, chats: Sequence[ChatTokens], length: int) -> None:
+        """Refuses a length for which no answer is left whole, and says how many conversations have none."""
+        broken = sum(chat.is_broken for chat in chats)
+        if not broken:
+            return
+        wanted = int(np.percentile([chat.size for chat in chats], 95, method="inverted_cdf"))
+        most = f"95 % of the conversations have {wanted:,} tokens or fewer"
+        if broken == len(chats):
+            raise UsageError(
+                f"data.length = {length}: no answer of {counted(broken, 'conversation')} is left whole, so that a "
+                f"model would not learn where answers end; {most}: --length {wanted}"
+            )
+        _log.warning("%s without a whole answer: %s", counted(broken, "conversation"), most)
 
     def _say(self, chats: Sequence[ChatTokens], length: int) -> None:
         """Says what was left out, and where use would read other tokens than training."""

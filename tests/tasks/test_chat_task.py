@@ -88,6 +88,37 @@ def test_a_batch_predicts_the_learned_tokens_alone() -> None:
     assert [following[place] for place in index.tolist()] == wanted
 
 
+def test_a_length_that_leaves_no_answer_whole_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    chat, tokenizer = task()
+    talks = [[user(f"question {n}"), assistant("answer " * (n + 1))] for n in range(20)]
+    examples = read_examples(chat, records(*talks))
+    sizes = sorted(len(row.tokens) + len(row.second) for row in chat.encode(examples, tokenizer, 2000))
+    chat.encode(examples, tokenizer, 6)  # in use nothing is learned
+    chat._is_training = True
+    wanted = f"data.length = 6: no answer of 20 conversations is left whole.* {sizes[18]} tokens or fewer: --length"
+    with pytest.raises(UsageError, match=rf"{wanted} {sizes[18]}$"):
+        chat.encode(examples, tokenizer, 6)
+    with caplog.at_level("WARNING", "pretune"):
+        chat.encode(examples, tokenizer, sizes[0])
+    assert "conversations without a whole answer: 95 % of the conversations" in caplog.text
+    again, _ = task()
+    again._is_training = True
+    caplog.clear()
+    with caplog.at_level("WARNING", "pretune"):
+        again.encode(examples, tokenizer, sizes[-1])
+    assert "without a whole answer" not in caplog.text
+
+
+def test_the_length_is_refused_before_a_run_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "base", None)
+    talk = {"messages": [user("Hi there"), assistant("Yes, it is.")]}
+    (tmp_path / "talks.jsonl").write_text((json.dumps(talk) + "\n") * 8)
+    words = ["finetune", "--task", "chat", "--model", str(tmp_path / "base"), "--train", str(tmp_path / "talks.jsonl")]
+    flags = ["--task.chat.template", "phi3", "--steps", "1", "--quiet", "--length", "5"]
+    assert main([*words, "--output", str(tmp_path / "run"), *flags]) == 64
+    assert "data.length = 5: no answer of 8 conversations is left whole" in capsys.readouterr().err
+
+
 FORMS = {
     "messages": {"messages": [user("Hi"), assistant("Yes")]},
     "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes"}]},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class ChatTokens:
         cut: tokens that were left out.
         turns_cut: messages that were left out.
         straddling: how many answers begin inside a token.
+        is_broken: no answer is left whole, with the mark that ends it.
     """
 
     tokens: Ints
@@ -35,6 +36,12 @@ class ChatTokens:
     cut: int = 0
     turns_cut: int = 0
     straddling: int = 0
+    is_broken: bool = False
+
+    @property
+    def size(self) -> int:
+        """Tokens of the whole conversation."""
+        return len(self.tokens) + self.cut
 
 
 class ChatEncoder:
@@ -120,7 +127,7 @@ def _last_answered(messages: Turns) -> int:
 
 def _cut(shorter: ChatTokens, whole: ChatTokens, turns: int) -> ChatTokens:
     cut = max(0, len(whole.tokens) - len(shorter.tokens))
-    return ChatTokens(shorter.tokens, shorter.mask, shorter.longest, cut, max(turns, 0), shorter.straddling)
+    return replace(shorter, cut=cut, turns_cut=max(turns, 0))
 
 
 def _shortened(chat: ChatTokens, length: int) -> ChatTokens:
@@ -129,7 +136,9 @@ def _shortened(chat: ChatTokens, length: int) -> ChatTokens:
     answer = len(chat.tokens) - first
     asked = min(first, max(length - answer, length // 4, 1))
     kept = slice(first - asked, first - asked + length)
-    return ChatTokens(chat.tokens[kept], chat.mask[kept], min(chat.longest, length))
+    tokens, mask = chat.tokens[kept], chat.mask[kept]
+    has_end = kept.stop >= len(chat.tokens) or bool((mask[:-1] & ~mask[1:]).any())
+    return ChatTokens(tokens, mask, min(chat.longest, length), is_broken=not has_end)
 
 
 def message_field(messages: Sequence[Mapping[str, Any]], role: str) -> str:
