@@ -95,8 +95,9 @@ def test_the_base_is_found_or_named(tmp_path: Path) -> None:
 
 
 BOTTLENECK: list[tuple[dict[str, object], str]] = [
-    ({"architecture": "prefix_tuning"}, r"field 'architecture' = 'prefix_tuning': pretune reads bottleneck adapters"),
-    ({"architecture": "union"}, "field 'architecture' = 'union': pretune reads .*; use this adapter in the library"),
+    ({"architecture": "prefix_tuning"}, r"field 'architecture' = \"prefix_tuning\": pretune reads bottleneck adapters"),
+    ({"architecture": ["lora"]}, r"field 'architecture' = \[\"lora\"\]: pretune reads"),
+    ({"architecture": "union"}, "field 'architecture' = \"union\": pretune reads .*; use this adapter in the library"),
     ({"residual_before_ln": "post_add"}, "field 'residual_before_ln' = \"post_add\": the adapter is added to somethi"),
     ({"original_ln_after": False}, "field 'original_ln_after' = false: without the residual connection and the norm"),
     ({"inv_adapter": "nice"}, "field 'inv_adapter' = \"nice\": pretune has no invertible adapter behind the embedding"),
@@ -129,9 +130,11 @@ LORA: list[tuple[dict[str, object], str]] = [
     ({"vera_d": 0.1}, "field 'vera_d' = 0.1: pretune has no VeRA"),
     ({"use_gating": True}, "field 'use_gating' = true: pretune has no gate there"),
     ({"dtype": "bfloat16"}, "field 'dtype' = \"bfloat16\": its tensors are computed with in fp32; leave the field out"),
-    ({"composition_mode": "multiply"}, "field 'composition_mode' = 'multiply': pretune reads"),
+    ({"composition_mode": "multiply"}, "field 'composition_mode' = \"multiply\": pretune reads"),
     ({"composition_mode": "scale", "alpha": 1}, "field 'r' = 2: factors have one number a row"),
     ({"attn_matrices": ["q", "o"]}, "field 'attn_matrices' = .*: expected some of q, k, v"),
+    ({"composition_mode": {}}, "field 'composition_mode' = {}: pretune reads"),
+    ({"attn_matrices": [["q"]]}, "field 'attn_matrices' = .*: expected some of q, k, v"),
     ({"attn_matrices": ["q"]}, "tensors of 'encoder.layer.0.attention.self.key', where adapter_config.json says there"),
     (
         {"r": 3},
@@ -250,6 +253,22 @@ def test_old_lora_is_read_as_it_was_trained_and_said(tmp_path: Path) -> None:
     model = read(unpack("bert_old_lora", tmp_path))
     assert model.loaded is not None
     assert any("field 'alpha' = 8: read as 2, the rank" in note for note in model.loaded.notes)
+
+
+@pytest.mark.parametrize(
+    ("case", "problem_type", "labels"),
+    [
+        ("bert_classes", "single_label_classification", ["bad", "good"]),
+        ("bert_classes_several", "multi_label_classification", ["bad", "good"]),
+        ("bert_number", "regression", ["LABEL_0"]),
+        ("roberta_classes", "single_label_classification", ["LABEL_0", "LABEL_1", "LABEL_2"]),
+    ],
+)
+def test_heads_are_of_the_kind_that_was_configured(
+    case: str, problem_type: str, labels: list[str], tmp_path: Path
+) -> None:
+    head = read(unpack(case, tmp_path)).heads["classification"]
+    assert (head.problem_type, list(head.labels)) == (problem_type, labels)
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,8 @@ CASES: dict[str, Case] = {
     "bert_classes_pooled": Case(
         "bert", _SEQ, {"reduction_factor": 4}, ("classification", {**_LABELS, "layers": 1, "use_pooler": True})
     ),
+    "bert_classes_several": Case("bert", _LORA, {"r": 2}, ("classification", {**_LABELS, "multilabel": True})),
+    "bert_number": Case("bert", _LORA, {"r": 2}, ("classification", {"num_labels": 1})),
     "roberta_classes": Case("roberta", _LORA, {"r": 2}, ("classification", {"num_labels": 3})),
     "electra_classes": Case("electra", _LORA, {"r": 2}, ("classification", {**_LABELS, "activation_function": "gelu"})),
     "gpt2_classes": Case("gpt2_classes", _LORA, {"r": 2}),

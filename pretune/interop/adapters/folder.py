@@ -15,7 +15,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from pretune.errors import DataError, MissingInputError
-from pretune.field_table import check_fields
+from pretune.field_table import check_fields, shown_value
 from pretune.find import find, variants
 from pretune.interop.adapter_files import (
     CONFIG,
@@ -52,7 +52,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _AXIS = "interop.adapters"
 _FUSION = "adapter_fusion_config.json"
-_METHODS = {(None, None): "bottleneck", ("lora", "add"): "lora", ("lora", "scale"): "ia3"}
+_LORA_MODES = {"add": "lora", "scale": "ia3"}
 
 
 def read(
@@ -118,16 +118,16 @@ def _method(path: Path, fields: dict[str, Any]) -> str:
     Raises:
         DataError: a method that pretune has not.
     """
-    kind = fields.get("architecture")
-    mode = fields.get("composition_mode", "add") if kind is not None else None
-    name = _METHODS.get((None if kind == "bottleneck" else kind, mode if kind == "lora" else None))
-    if name is None:
-        field, value = ("composition_mode", mode) if kind == "lora" else ("architecture", kind)
-        raise DataError(
-            f"{path / CONFIG}: field {field!r} = {str(value)[:80]!r}: pretune reads bottleneck adapters (no "
-            "architecture), lora and (IA)^3 (lora, composition_mode scale); use this adapter in the library adapters"
-        )
-    return name
+    kind, mode = fields.get("architecture"), fields.get("composition_mode", "add")
+    if kind in (None, "bottleneck"):
+        return "bottleneck"
+    if kind == "lora" and isinstance(mode, str) and mode in _LORA_MODES:
+        return _LORA_MODES[mode]
+    field, value = ("composition_mode", mode) if kind == "lora" else ("architecture", kind)
+    raise DataError(
+        f"{path / CONFIG}: field {field!r} = {shown_value(value)}: pretune reads bottleneck adapters (no "
+        "architecture), lora and (IA)^3 (lora, composition_mode scale); use this adapter in the library adapters"
+    )
 
 
 def find_base(path: Path, base: Path | str | None = None) -> Path:

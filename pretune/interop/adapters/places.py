@@ -150,7 +150,7 @@ def chosen_keys(contents: Contents) -> set[str]:
     """
     keys = {key for key in MATRIX_KEYS[3:] if contents.flag(key)}
     matrices = contents.fields.get("attn_matrices", ["q", "v"])
-    if not set(matrices) <= set(MATRIX_KEYS[:3]):
+    if not all(each in MATRIX_KEYS[:3] for each in matrices):
         raise DataError(
             f"{contents.where}/adapter_config.json: field 'attn_matrices' = {str(matrices)[:80]}: expected some of q, "
             "k, v; adapters has nothing for others, leave them out"
