@@ -20,7 +20,7 @@ from pretune.find import source_digests
 from pretune.interop.fingerprint import fingerprint
 from pretune.nn.rounded import rounded_tensors
 from pretune.runtime.distributed import Distributed
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.train.recipe import Recipe, own_names, plain
 
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow")

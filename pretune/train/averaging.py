@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pretune.disk import problem
 from pretune.interop.run_names import MODEL
-from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint.state import State, learned_tensors
+from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.evaluation import as_good, metric_value
 from pretune.train.step import TrainModule

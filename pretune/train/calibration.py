@@ -9,7 +9,7 @@ from pretune.evaluate.engine import predict_examples
 from pretune.models.model import LanguageModel
 from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.samples.rows import Encoded
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.wording import counted, listed
 
 

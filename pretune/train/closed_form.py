@@ -18,7 +18,7 @@ from pretune.tasks.shared.sequence_task import SequenceTask, TextExampleT
 from pretune.tasks.task import PredictionT
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.wording import counted
 
 _FIRST = 1.0  # strength before training: a head that is sure of the training texts leaves nothing to learn

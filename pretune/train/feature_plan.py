@@ -19,7 +19,7 @@ from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.text.samples.views.view import View
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.train.feature_cache import FOLDER, FeatureCache, WantedRows, sequence_keys
 from pretune.train.recipe import Recipe
 

@@ -13,12 +13,12 @@ from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import FACTS, INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.tasks.task import Task
-from pretune.train.assemble import TrainComponents
 from pretune.train.averaging import AveragedWeights
 from pretune.train.calibration import calibrate, finalize
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.closed_form import fit_heads
+from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.one_label import warn_of_one_label

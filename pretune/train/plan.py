@@ -23,8 +23,9 @@ from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, partition
-from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.assemble import assemble
 from pretune.train.automatic import resolve_automatic
+from pretune.train.components import TrainComponents
 from pretune.train.named_paths import check_named_paths
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe

@@ -29,8 +29,8 @@ from pretune.text.samples.rows import Encoded
 from pretune.text.samples.views.view import View
 from pretune.text.store.held_out import few_held_out
 from pretune.text.store.store import TokenStore
-from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
+from pretune.train.components import TrainComponents
 from pretune.train.recipe import Recipe
 from pretune.train.starting_point import tuning_method
 from pretune.train.step import TrainModule

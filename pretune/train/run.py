@@ -19,12 +19,13 @@ from pretune.runtime.precision import Precision, choose_precision, fingerprint
 from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
-from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.assemble import assemble
 from pretune.train.automatic import Automatic, resolve_automatic
 from pretune.train.averaging import average_weights
 from pretune.train.calibration import check_held_out
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.closed_form import fit_heads
+from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.feature_cache import FeatureCache

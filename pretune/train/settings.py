@@ -6,7 +6,7 @@ from typing import Any
 
 from pretune.config import flatten
 from pretune.tasks.task import Task
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.train.recipe import Recipe
 from pretune.train.starting_point import tuning_method
 

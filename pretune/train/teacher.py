@@ -17,7 +17,7 @@ from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.root_module import RootModule
 from pretune.runtime.precision import fingerprint
 from pretune.seals import read_facts, sealed_json
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.feature_cache import CachedModel, FeatureCache

@@ -21,7 +21,8 @@ from pretune.interop.huggingface import load_model, save_model
 from pretune.loss import Term
 from pretune.nn.model_protocol import TrainableModel
 from pretune.tasks.task import Task
-from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.assemble import assemble
+from pretune.train.components import TrainComponents
 from pretune.train.recipe import Recipe
 from pretune.train.shapes import pad_to_bucket
 from pretune.train.step import TrainModule

@@ -10,7 +10,7 @@ from torch import nn
 
 from pretune.errors import UsageError
 from pretune.models import build
-from pretune.train.assemble import TrainComponents
+from pretune.train.components import TrainComponents
 
 
 def components(model: object) -> TrainComponents:
