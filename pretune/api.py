@@ -27,6 +27,8 @@ from pretune.generate.options import Continuation
 from pretune.interop.delta_sums import HeadChoice, parse_weights
 from pretune.interop.delta_sums import combine as combine_deltas
 from pretune.interop.run_folder import Step
+from pretune.interop.run_names import FACTS
+from pretune.interop.tuned_model import base_folder
 from pretune.model import Model
 from pretune.models.adapters import SharedModels
 from pretune.models.model import LanguageModel
@@ -35,6 +37,7 @@ from pretune.report.spread import Spread
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
+from pretune.seals import read_facts
 from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Predictions, Values
 from pretune.text.readers.labelled import NamedData
 from pretune.tfidf_model import TfidfModel
@@ -236,7 +239,7 @@ def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:
 def finetune(
     recipe: RecipeLike | None = None, train: NamedData | None = None, validation: NamedData | None = None, **fields: Any
 ) -> Model:
-    """Fine-tune a model on a task; returns the finished model.
+    """Fine-tune a model on a task; returns the finished model, or the base with the adapters of several tasks.
 
         pretune.finetune(model="bert", task="classification", train=[("good", "pos"), ("bad", "neg")], epochs=10)
 
@@ -311,12 +314,21 @@ def _present(run: Path, recipe: Recipe, train: NamedData | None = None, validati
 
     notes: list[str] = []
     with _unsaid():
-        model = load(run, recipe.device, recipe.precision)
+        model = _load_finished(run, recipe)
         if recipe.track.report and os.environ.get("RANK", "0") == "0":
             notes = report_finished(run, model, recipe, train, validation)
     for note in notes:
         logging.getLogger("pretune").info("%s", note)
     return model
+
+
+def _load_finished(run: Path, recipe: Recipe) -> Model:
+    """The model of a run; where each task has an adapter of its own, their base with all of them."""
+    adapters = {name: run / name for name in read_facts(run / FACTS).get("adapters", {})}
+    if not adapters:
+        return load(run, recipe.device, recipe.precision)
+    base = base_folder(next(iter(adapters.values())))
+    return load(base, recipe.device, recipe.precision, adapters=adapters)
 
 
 @contextmanager

@@ -250,6 +250,7 @@ class Batch:
         step: for which the batch is made; None for evaluation.
         step_context: what an objective asked for of all micro-batches of the step; None for nothing.
         dummies: number of sequences at the end that only make a round number of tokens; nobody reads their rows.
+        parts: the batches that it was joined of, each with its own targets; none of a batch that is its own.
     """
 
     tokens: Tensor
@@ -265,6 +266,7 @@ class Batch:
     step: int | None = None
     step_context: StepContext | None = None
     dummies: int = 0
+    parts: tuple[Batch, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""
@@ -281,6 +283,7 @@ class Batch:
             targets=move,
             output_rows=None if self.output_rows is None else self.output_rows.to(device),
             order=None if self.order is None else self.order.to(device, non_blocking=True),
+            parts=tuple(part.to(device) for part in self.parts),
         )
 
 
@@ -307,6 +310,21 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
         output_rows=OutputRows.join(rows, [b.layout.total for b in batches]) if len(rows) == len(batches) else None,
         order=torch.cat(orders) if orders else None,
     )
+
+
+def with_parts(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one that keeps them: they have a forward in common, and each its own targets.
+
+    Raises:
+        ValueError: as `join_batches`.
+    """
+    data_stats: dict[str, int] = {}
+    for batch in batches:
+        for name, count in batch.data_stats.items():
+            data_stats[name] = data_stats.get(name, 0) + count
+    samples = np.concatenate([batch.samples for batch in batches])
+    joined = join_batches(batches)
+    return replace(joined, samples=samples, data_stats=data_stats, step=batches[0].step, parts=tuple(batches))
 
 
 def in_group(batch: Batch, number: int) -> Batch:

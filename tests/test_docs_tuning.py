@@ -20,18 +20,24 @@ from pretune.train.recipe import Recipe
 
 PAGE = (Path(__file__).parent.parent / "docs" / "tuning.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+RECIPES = {text.split()[0]: text for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)}
 SMALL = "--steps 8 --batch 4 --length 16 --device cpu --precision fp32 --threads 1 --holdout 0.2 --quiet --no-allocator"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model under the name of the real one, and tickets of two teams."""
+    """A tiny model under the name of the real one, and tickets of two teams and of two topics."""
     root = tmp_path_factory.mktemp("tuning")
     save_bert(root / "minilm", word_tokenizer())
     rows = [("the quick brown fox", "fast"), ("the lazy dog", "slow")] * 12
     numbered = [(f"{text} {number}", team) for number, (text, team) in enumerate(rows)]
     with (root / "tickets.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("message", "team"), *numbered])
+    with (root / "topics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("message", "topic"), *((text, "abc"[n % 3]) for n, (text, _) in enumerate(numbered))]
+        )
+    (root / "adapters.toml").write_text(RECIPES["adapter_per_task"])
     return root
 
 
@@ -62,6 +68,17 @@ def test_what_the_page_begins_with(folder: Path, monkeypatch: pytest.MonkeyPatch
     exec(compile(block, "docs/tuning.md", "exec"), {})  # noqa: S102
 
 
+def test_an_adapter_for_each_task(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (train,) = [line for line in COMMANDS if "adapters.toml" in line]
+    uses = [line for line in COMMANDS if "adapters/" in line]
+    assert len(uses) == 2
+    assert run(train) == 0
+    assert [run(use) for use in uses] == [0, 0]
+    proofs = [each["proof"] for each in json.loads((folder / "adapters" / "run.json").read_text())["adapters"].values()]
+    assert [proof["idle"] for proof in proofs] == [[], []]
+
+
 @pytest.mark.parametrize("method", ["adalora", "top", "adapter"])
 def test_others(folder: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -83,6 +100,6 @@ def test_measured_tables_are_those_of_the_results() -> None:
 def test_the_recipe_of_rates_is_one() -> None:
     import tomllib
 
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    text = RECIPES["[optimizer]"]
     recipe = validate(Recipe, {**tomllib.loads(text), "objective": {"mlm": 1.0}, "output": "x"}, "docs/tuning.md")
     assert recipe.optimizer.rates == {"heads": 10, "layers[0:2]": 0.1}

@@ -176,7 +176,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     session.say(_intention(verb, recipe))
     from pretune import api
     from pretune.interop.run_names import FACTS
-    from pretune.report.next_commands import named_tasks, next_commands, run_abilities
+    from pretune.report.next_commands import adapters_base, named_tasks, next_commands, run_abilities
     from pretune.seals import read_facts
     from pretune.train.repeats import asks_for_several
 
@@ -212,6 +212,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         language=language,
         tasks=tasks,
         records=facts.get("records"),
+        base=adapters_base(facts),
     )
     session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 

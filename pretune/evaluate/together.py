@@ -109,12 +109,14 @@ class CommonForward:
 
 
 def split_output(output: ModelOutput, batches: Sequence[Batch]) -> list[ModelOutput]:
-    """The output of joined batches as that of each."""
+    """The output of joined batches as that of each, whose heads draw as if it were alone."""
     sequences = accumulate((batch.layout.count for batch in batches), initial=0)
     tokens = accumulate((batch.layout.total for batch in batches), initial=0)
     outputs = []
-    for (first, stop), start in zip(pairwise(sequences), tokens, strict=False):
+    for batch, (first, stop), start in zip(batches, pairwise(sequences), tokens, strict=False):
         rows, layout = output.layout.select(range(first, stop))
+        if layout.keys is not None and batch.layout.keys is not None:
+            layout = replace(layout, keys=replace(layout.keys, calls=batch.layout.keys.calls))
         index = None if output.rows is None else output.rows[rows] - start
         outputs.append(ModelOutput(output.last_hidden_state[rows], layout, index))
     return outputs

@@ -100,6 +100,7 @@ def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
     if step is None:
         if (path / "config.json").is_file() or (path / RECORD).is_file():
             return None
+        _refuse_adapters(path)
         raise MissingInputError(f"{path}: this run has not finished and has no model yet; {_remedy(path, steps)}")
     if step == "last":
         return _newest(path, steps)
@@ -153,6 +154,7 @@ def check_has_model(path: Path) -> None:
             "write one first: "
             f"pretune merge {shlex.quote(str(path))} --output FOLDER"
         )
+    _refuse_adapters(path)
     step: Step | None = checkpoint_step(path)
     if step is not None and (path / STATE).is_file():
         what, run = "a checkpoint", path.parent
@@ -164,6 +166,17 @@ def check_has_model(path: Path) -> None:
         f"{path}: is {what} and no model yet; write its model first: pretune export {shlex.quote(str(run))} MODEL "
         f"--step {step}"
     )
+
+
+def _refuse_adapters(run: Path) -> None:
+    """Raises a MissingInputError for a run that gave each of its tasks an adapter, where one model is wanted."""
+    if not (run / FACTS).is_file():
+        return
+    adapters = [run / name for name in read_facts(run / FACTS).get("adapters", {}) if is_delta(run / name)]
+    if adapters:
+        raise MissingInputError(
+            f"{run}: each task of this run has a model of its own; name one of {', '.join(map(str, adapters))}"
+        )
 
 
 def describe_run(path: Path) -> list[str]:

@@ -31,6 +31,19 @@ from pretune.nn.tuned import TunedBrick
 HEADS = "heads"
 
 
+class GroupedHead(nn.Module):
+    """Several forms' heads of one role; each form calls its own.
+
+    Args:
+        members: by the numbers of the forms; None for one without such a head.
+    """
+
+    def __init__(self, members: Sequence[nn.Module | None]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(cast("list[nn.Module]", members))
+        self.needs_all_rows = any(getattr(head, "needs_all_rows", False) for head in members)
+
+
 @dataclass(frozen=True)
 class SharedModels:
     """A base and its tuned forms.
@@ -68,6 +81,14 @@ class SharedModels:
     def form(self, number: int) -> LanguageModel:
         """A form, or the base."""
         return self.base if number == BASE else self.forms[number]
+
+    def for_training(self) -> LanguageModel:
+        """The common model, with the heads of all forms in place of the base's: it learns all that any form learns."""
+        roles = dict.fromkeys(role for form in self.forms for role in form.heads)
+        heads = {role: GroupedHead([dict(form.heads.items()).get(role) for form in self.forms]) for role in roles}
+        network = copy.copy(self.network)
+        network._modules = {**self.network._modules, HEADS: nn.ModuleDict(heads)}
+        return network
 
 
 def share_weights(base: LanguageModel, form: LanguageModel) -> list[str]:

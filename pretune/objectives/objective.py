@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout, OutputRows, ragged
+from pretune.batch import Batch, Layout, OutputRows, in_group, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
@@ -71,6 +71,8 @@ class Objective(nn.Module):
         repeats_in_step: a step may take a sample of one epoch and the same one of the next, as where it is corrupted
             anew each time; else a step ends with the epoch.
         shares_head: its head is one that the model has anyway, so that several tasks may train the same.
+        adapter: number of the adapter that reads its sequences, of a model that has several; None of any other.
+        trains_all: each step trains all of `alternatives`, whose batches have a forward in common; else one of them.
     """
 
     name: ClassVar[str] = ""
@@ -86,6 +88,8 @@ class Objective(nn.Module):
     has_own_samples: ClassVar[bool] = False
     repeats_in_step: ClassVar[bool] = True
     shares_head: ClassVar[bool] = False
+    adapter: ClassVar[int | None] = None
+    trains_all: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0
     words: bool = False
@@ -185,6 +189,7 @@ class Objective(nn.Module):
             step: for which it is made, where what is hidden changes over a run; None for evaluation.
         """
         batch = self.corrupt(replace(self.prepare(rows, draw), step=step), draw)
+        batch = batch if self.adapter is None else in_group(batch, self.adapter)
         read = self.output_rows(batch)
         return batch if read is None else replace(batch, output_rows=OutputRows.of(read, batch.layout))
 
@@ -214,6 +219,14 @@ class Objective(nn.Module):
             return: (any, ...), or None, the default, for nothing; the same on all micro-batches of a step.
         """
         return None
+
+    def model_for(self, model: TrainableModel, batch: Batch) -> TrainableModel:
+        """The model as whoever a batch is for sees it; by default the model itself."""
+        return model
+
+    def clip_groups(self) -> Sequence[Sequence[nn.Parameter]]:
+        """Parameters whose gradients are clipped by a norm of their own; by default none: all are clipped by one."""
+        return ()
 
     def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
         """Called when the optimizer has changed the weights; by default nothing.

@@ -46,7 +46,7 @@ class RootModule(nn.Module):
             return terms
         model = cast(TrainableModel, SharedForward(self.called))
         terms = self.objective(model, batch) if needs_loss else []
-        decode(model)
+        decode(self.objective.model_for(model, batch))
         return terms
 
 

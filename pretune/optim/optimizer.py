@@ -202,13 +202,16 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     import torch
 
     grads = gradients(optimizer)
-    if not grads:
-        return torch.zeros(())
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    return norm
+    return _norm(grads) if grads else torch.zeros(())
 
 
-def update(optimizer: torch.optim.Optimizer, factor: float, norm: float, clip: float) -> None:
+def update(
+    optimizer: torch.optim.Optimizer,
+    factor: float,
+    norm: float,
+    clip: float,
+    clip_groups: Sequence[Sequence[nn.Parameter]] = (),
+) -> None:
     """One optimizer step with every group's learning rate multiplied by `factor`, the gradient scaled down to `clip`.
 
     The fused kernels of CPU and CUDA divide the gradient by `grad_scale` while they read it, which spares clipping its
@@ -217,13 +220,16 @@ def update(optimizer: torch.optim.Optimizer, factor: float, norm: float, clip: f
     Args:
         factor: of the schedule.
         norm: the gradient's global norm, finite: a step with another must be skipped by the caller.
+        clip_groups: parameters that are clipped by a norm of their own; by default all are by the global one.
     """
     import torch
 
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     scale = found_inf = None
-    if 0 < clip < norm:
+    for parameters in clip_groups:
+        _clip([p.grad for p in parameters if p.grad is not None], clip)
+    if not clip_groups and 0 < clip < norm:
         grads = gradients(optimizer)
         device = grads[0].device
         if getattr(optimizer, "_step_supports_amp_scaling", False) and device.type in ("cpu", "cuda"):
@@ -233,6 +239,23 @@ def update(optimizer: torch.optim.Optimizer, factor: float, norm: float, clip: f
             torch._foreach_mul_(grads, clip / norm)
     optimizer.grad_scale, optimizer.found_inf = scale, found_inf  # type: ignore[attr-defined]
     optimizer.step()
+
+
+def _clip(grads: list[Tensor], clip: float) -> None:
+    """Scales gradients so that their norm is `clip` at most; 0 does not."""
+    import torch
+
+    norm = float(_norm(grads)) if clip and grads else 0.0
+    if norm > clip:
+        torch._foreach_mul_(grads, clip / norm)
+
+
+def _norm(grads: list[Tensor]) -> Tensor:
+    """Shape: return: () fp32."""
+    import torch
+
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    return norm
 
 
 def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:

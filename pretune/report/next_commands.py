@@ -35,6 +35,7 @@ def next_commands(
     language: str = "en",
     tasks: Mapping[str, bool] = MappingProxyType({}),
     records: str | None = None,
+    base: str | None = None,
 ) -> list[str]:
     """Returns the commands that use a model.
 
@@ -46,9 +47,12 @@ def next_commands(
         language: of the data that it was trained on: `en` or `zh`.
         tasks: names of its tasks, where they have names, and whether each was trained on pairs of texts.
         records: a file that its task reads, where a text alone does not say all that the task must know.
+        base: folder of the model that the adapters of its tasks stand on, where each has its own.
     """
     path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
     text, second = quoted(examples.text), quoted(examples.second)
+    if base is not None:
+        return _adapter_commands(model, tasks, base, text, second)
     lines = []
     if "chat" in abilities:
         lines.append(f"pretune chat {path} {text}")
@@ -71,6 +75,25 @@ def next_commands(
         lines.append(f"pretune finetune --model {path} {fields}")
     texts = f"{text} {second}" if is_paired else text
     return [*lines, f"pretune embed {path} {texts}" + ("" if "sparse" in abilities else " --output vectors.npy")]
+
+
+def _adapter_commands(run: str, tasks: Mapping[str, bool], base: str, text: str, second: str) -> list[str]:
+    """The commands that use the adapters of a run: each alone, then all of them on one base."""
+    texts = {name: f"--pair {text} {second}" if is_paired else text for name, is_paired in tasks.items()}
+    lines = [f"pretune predict {shlex.quote(f'{run}/{name}')} {given}" for name, given in texts.items()]
+    adapters = shlex.quote(",".join(f"{name}={run}/{name}" for name in tasks))
+    first = next(iter(tasks))
+    return [*lines, f"pretune predict {shlex.quote(base)} {texts[first]} --adapters {adapters} --adapter {first}"]
+
+
+def adapters_base(facts: Mapping[str, object]) -> str | None:
+    """The folder of the model that a run's adapters stand on; None where its tasks have none of their own.
+
+    Args:
+        facts: of the run.
+    """
+    adapters = facts.get("adapters")
+    return str(next(iter(adapters.values()))["base"]) if isinstance(adapters, dict) else None
 
 
 def run_abilities(heads: Collection[str], facts: Mapping[str, object]) -> set[str]:

@@ -17,7 +17,7 @@ from pretune.language import translate
 from pretune.report.answers import confusion, label_scores, mistakes
 from pretune.report.curves import curves
 from pretune.report.html import card, folded, page, row, section, table, text
-from pretune.report.next_commands import named_tasks, next_commands, run_abilities
+from pretune.report.next_commands import adapters_base, named_tasks, next_commands, run_abilities
 from pretune.report.overview import goal, header, overview, state, warnings
 from pretune.report.pages import check_page, write_page
 from pretune.report.run_files import RunFiles, read_run
@@ -89,6 +89,7 @@ def _next(run: RunFiles) -> str:
         language=language,
         tasks=tasks,
         records=run.facts.get("records"),
+        base=adapters_base(run.facts),
     )
     if run.is_unfinished:
         uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
@@ -103,7 +104,8 @@ def _configuration(run: RunFiles) -> str:
     if run.settings:
         rows = "".join(row(name, _setting(value)) for name, value in run.settings.items())
         parts.append(folded("Every field, with the values that the run resolved", f"<table>{rows}</table>"))
-    facts = {name: value for name, value in run.facts.items() if name not in ("settings", "warnings", "proof")}
+    elsewhere = ("settings", "warnings", "proof", "adapters")
+    facts = {name: value for name, value in run.facts.items() if name not in elsewhere}
     if facts:
         parts.append(folded("Environment and outcome (run.json)", table(facts)))
     return section("Configuration", *parts)

@@ -21,16 +21,22 @@ _CURVES = 6  # colors that a chart has
 
 
 def tuning(run: RunFiles) -> str:
-    """Renders what the method changed, and by how much; nothing of a run that trained everything."""
-    proof = run.facts.get("proof")
-    if not isinstance(proof, dict) or proof.get("method") == "full":
+    """Renders what the method changed, and by how much, of each adapter; nothing of a run that trained everything."""
+    adapters = {name: _mapping(each, "proof") for name, each in _mapping(run.facts, "adapters").items()}
+    parts = [_tuning(run, proof, name) for name, proof in (adapters or {"": _mapping(run.facts, "proof")}).items()]
+    return section("What the tuning method changed", *parts)
+
+
+def _tuning(run: RunFiles, proof: Mapping[str, Any], name: str) -> str:
+    """Renders one proof, under the name of its adapter where there are several."""
+    if not proof or proof.get("method") == "full":
         return ""
     charts = [_places(proof), _ranks(run)]
     cards = [card(chart) for chart in charts if chart]
     pair = f'<div class="pair">{"".join(cards)}</div>' if cards else ""
-    return section(
-        "What the tuning method changed", _idle(proof), _numbers(proof), pair, _digests(proof), _table(proof)
-    )
+    title = f"<h3>{escape(name)}</h3>" if name else ""
+    parts = [title, _idle(proof), _numbers(proof), pair, _digests(proof), _table(proof)]
+    return "\n".join(part for part in parts if part)
 
 
 def _idle(proof: Mapping[str, Any]) -> str:
@@ -131,7 +137,7 @@ def _is_finite(value: object) -> bool:
 
 
 def _mapping(proof: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = proof.get(name)
+    value = proof.get(name) if isinstance(proof, Mapping) else None
     return value if isinstance(value, dict) else {}
 
 

@@ -50,6 +50,7 @@ from pretune.train.recipe import Recipe
 from pretune.train.several_tasks import draw_weights
 from pretune.train.starting_point import tuning_method
 from pretune.train.stores import StoreData, unigram_entropy
+from pretune.train.task_adapters import assemble_adapters, check_adapter_per_task, share_data
 
 
 def assemble(
@@ -71,6 +72,8 @@ def assemble(
         MissingInputError: a store, file or model that is not there.
         DataError: a bad row or label; a store, tokenizer and model that do not fit together, or are damaged.
     """
+    if recipe.adapter_per_task:
+        check_adapter_per_task(recipe)
     if recipe.model.init is not None and not is_delta(recipe.model.init):
         check_has_model(Path(recipe.model.init))
     stores = StoreData(recipe, verify) if recipe.objective else None
@@ -83,13 +86,13 @@ def assemble(
     members += [data.task for data in labelled]
     if not members:
         raise UsageError("recipe: fields 'objective' and 'task' are missing; name one, such as --objective mlm")
-    components = _assemble_model(recipe, members, tokenizer)
+    components = _assemble(recipe, members, tokenizer)
     components.notes += tokenizer.notes
     for data in labelled:
         data.encode()
     if labelled and stores is None:
         components.tokens = _tokens(labelled)
-    if len(labelled) > 1:
+    if len(labelled) > 1 and not components.objective.trains_all:
         components.notes += _weigh_tasks(labelled, recipe)
     for part in components.objective.alternatives:
         if data_of_task := [data for data in labelled if data.task is part]:
@@ -101,6 +104,7 @@ def assemble(
             windows = components.data_stats.setdefault("windows", {})
             windows |= stores.window_statistics(part, views)
     _add_records(components, stores, labelled)
+    share_data(components, recipe)
     _check_steps(components, recipe)
     check_baseline(recipe.distil, components.held_out)
     try_teacher(components.model, components.objective, components.views, Draw(recipe.seed))
@@ -134,6 +138,14 @@ def _check_steps(components: TrainComponents, recipe: Recipe) -> None:
         tokens = used / samples + part.overhead
         at_most = math.inf if part.repeats_in_step else tokens * samples
         check_step(recipe, components.model.width, tokens, at_most, device)
+
+
+def _assemble(recipe: Recipe, members: Sequence[Objective], tokenizer: Tokenizer) -> TrainComponents:
+    """The model and the objective, and those of each task where it has an adapter of its own."""
+    if not recipe.adapter_per_task:
+        return _assemble_model(recipe, members, tokenizer)
+    tasks = [member for member in members if isinstance(member, Task)]
+    return assemble_adapters(recipe, tasks, tokenizer, lambda alone, task: _assemble_model(alone, [task], tokenizer))
 
 
 def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tokenizer) -> TrainComponents:

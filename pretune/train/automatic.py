@@ -176,11 +176,16 @@ def _rounded(rate: float) -> float:
     return float(f"{rate:.2g}")
 
 
-def choose_for_several(facts: Sequence[RunFacts]) -> Choice:
-    """The settings for a run of several tasks: all the steps that each would have alone, with standard heads."""
+def choose_for_several(facts: Sequence[RunFacts], *, have_adapters: bool = False) -> Choice:
+    """The settings for a run of several tasks: all the steps that each would have alone, with standard heads.
+
+    Args:
+        have_adapters: each step trains all tasks, so that they are the most that any of them would have.
+    """
     alone = [choose(replace(each, vectors=None)) for each in facts]
     keep = "best" if sum(each.validation for each in facts) >= _ENOUGH else "last"
-    steps, batch = sum(choice.steps for choice in alone), max(choice.batch for choice in alone)
+    steps = (max if have_adapters else sum)(choice.steps for choice in alone)
+    batch = max(choice.batch for choice in alone)
     rate, window = min(choice.rate for choice in alone), max(choice.window for choice in alone)
     return Choice(steps, batch, rate, alone[0].warmup, keep, window=window)
 
@@ -214,7 +219,8 @@ def resolve_automatic(
     if not recipe.automatic or recipe.model.init is None:
         return Automatic(recipe, [], {})
     facts, record = facts_of_run(recipe, train_data, validation_data)
-    choice = choose(facts[0]) if len(facts) == 1 else choose_for_several(facts)
+    is_single, have_adapters = len(facts) == 1, recipe.adapter_per_task
+    choice = choose(facts[0]) if is_single else choose_for_several(facts, have_adapters=have_adapters)
     note = f"chosen from {' and '.join(each.describe() for each in facts)}: {choice.describe()}"
     chosen = {field: value for field, value in choice.fields().items() if field in recipe.automatic}
     return Automatic(apply_choice(recipe, chosen), [note], {"chosen": {"from": record, "fields": chosen}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,8 @@ class TrainComponents:
         initial: the weights from before the first step, where they count in the finished ones.
         added: names of the parameters that the tuning method added.
         start: what the model was before the first step, to prove what the method did.
+        adapters: of a run in which each task has an adapter of its own, by its name, what a run of the task alone is
+            made of; its model shares all weights with this one, and is what the run ends with.
     """
 
     model: LanguageModel
@@ -62,6 +64,12 @@ class TrainComponents:
     initial: InitialWeights = field(default_factory=lambda: InitialWeights(0.0, {}))
     added: frozenset[str] = frozenset()
     start: Start | None = None
+    adapters: Mapping[str, TrainComponents] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Mapping[str, TrainComponents]:
+        """What the run ends with, by its folder in the run directory: each adapter, else the run's only model."""
+        return self.adapters or {"": self}
 
     def add_part(self, views: Sequence[View], weights: list[float], held_out: Sequence[View]) -> None:
         """Add the data of the next part of the objective.

@@ -66,6 +66,8 @@ def plan_features(
 
 def _obstacle(recipe: Recipe, components: TrainComponents, boundary: Boundary | None) -> str | None:
     """Why nothing can be kept; None where something can."""
+    if components.adapters:
+        return "several tasks read one batch"
     if boundary is None:
         return "the embedding or the first layer learns, so that everything above it changes"
     return changing_inputs(recipe, components)

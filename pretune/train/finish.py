@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pretune.disk import problem
 from pretune.errors import DivergenceError, IdleMethodError
@@ -37,6 +39,8 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
     Raises:
         StorageError: the disk is full or fails.
     """
+    if components.adapters:
+        return  # a checkpoint holds all adapters at once, and is read by the run alone
     model, path = components.model, directory.path / INITIAL
     if (path / "config.json").exists() or (path / RECORD).exists():
         return
@@ -67,17 +71,23 @@ def finish(
         StorageError: the disk is full or fails.
     """
     left_out = _count_false_negatives(components, context, state)
-    at_end = _proof(components, context)
+    results = components.results
+    at_end = {name: _proof(result, context) for name, result in results.items()}
     step = _choose_weights(components, context, state, mean)
-    mixed, fitted = components.initial.mix_into(components.model), fit_heads(components)
-    for note in [*mixed, *fitted, *calibrate(components)]:
+    for result in results.values():
+        result.model.to(context.device)
+    mixed = components.initial.mix_into(components.model)
+    fitted = [_of_adapter(name) + note for name, result in results.items() for note in fit_heads(result)]
+    calibrated = [note for result in results.values() for note in calibrate(result)]
+    for note in [*mixed, *fitted, *calibrated]:
         context.display.note(note)
-    model = components.model
-    restore_embedding(model.cpu())
-    components.own_weights().store(model)
-    _prove(components, context, at_end, directory)
+    restore_embedding(components.model.cpu())
+    for result in results.values():
+        result.own_weights().store(result.model.cpu())
+    _prove(results, context, at_end, directory)
     components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
-    _save(components, context, directory.path)
+    for name, result in results.items():
+        _save(result, context, directory.path / name)
     for name, auxiliary in components.auxiliary_models().items():
         restore_embedding(auxiliary.cpu())
         save_model(auxiliary, directory.path / name, components.tokenizer)
@@ -102,7 +112,8 @@ def finish(
     }
     directory.finish({**used, **facts}, {**components.data_stats, "training": training})
     weights = _describe_weights(context, state, step, mean, is_fitted=bool(fitted))
-    end = f"the model in {directory.path} has {weights}"
+    what = "the adapters' models" if components.adapters else "the model"
+    end = f"{what} in {directory.path} {'have' if components.adapters else 'has'} {weights}"
     if directory.has_finished:
         context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
     else:
@@ -161,30 +172,55 @@ def _proof(components: TrainComponents, context: TrainContext) -> Proof | None:
     return prove(components.model, components.start, context.method)
 
 
-def _prove(components: TrainComponents, context: TrainContext, at_end: Proof | None, directory: RunDirectory) -> None:
-    """Record what the tuning method did to the model, and fail a run of which a part did not act.
+def _prove(
+    results: Mapping[str, TrainComponents],
+    context: TrainContext,
+    at_end: Mapping[str, Proof | None],
+    directory: RunDirectory,
+) -> None:
+    """Record what the tuning method did to each model, and fail a run of which a part did not act.
 
     Args:
-        at_end: the proof of the weights of the last step, which are not those of the model where others were better.
+        results: what the run ends with, by its folder.
+        at_end: the proofs of the weights of the last step, which are not those of the model where others were better.
 
     Raises:
         IdleMethodError: it names the parts; the checkpoint of the last step stays.
     """
-    proof = _proof(components, context)
-    if proof is None or at_end is None:
-        return
-    proof = replace(proof, idle=at_end.idle, early=[line for line in proof.idle if line not in at_end.idle])
-    if proof.early:
-        context.display.note(f"warning: the best weights are from before all parts acted: {listed([*proof.early])}")
-    directory.write(FACTS, {**directory.facts(), "proof": proof.to_json()})
-    try:
-        proof.check()
-    except IdleMethodError as error:
+    proofs: dict[str, Proof] = {}
+    for name, result in results.items():
+        last, proof = at_end[name], _proof(result, context)
+        if last is None or proof is None:
+            return
+        proofs[name] = replace(proof, idle=last.idle, early=[line for line in proof.idle if line not in last.idle])
+        if proofs[name].early:
+            best = f"warning: {_of_adapter(name)}the best weights are from before all parts acted"
+            context.display.note(f"{best}: {listed([*proofs[name].early])}")
+    record: dict[str, Any] = {name: {"proof": proof.to_json()} for name, proof in proofs.items()}
+    if "" not in record:
+        base = str(StartingPoint.of(context.recipe).base)
+        record = {"": {"adapters": {name: {"base": base, **each} for name, each in record.items()}}}
+    directory.write(FACTS, {**directory.facts(), **record[""]})
+    failures: list[str] = []
+    for name, proof in proofs.items():
+        try:
+            proof.check()
+        except IdleMethodError as error:
+            failures.append(f"{_of_adapter(name)}{error}")
+    if failures:
         directory.record_warnings(context.display.warnings)
         kept = next((str(context.checkpoints.path(step)) for step in context.checkpoints.steps()), "no checkpoint")
-        raise IdleMethodError(f"{error}. No model was written; the weights of the last step are in {kept}") from None
+        raise IdleMethodError(
+            f"{'. '.join(failures)}. No model was written; the weights of the last step are in {kept}"
+        )
     if context.method is not None and context.method.name != "full":
-        context.display.note(proof.summary())
+        for name, proof in proofs.items():
+            context.display.note(_of_adapter(name) + proof.summary())
+
+
+def _of_adapter(name: str) -> str:
+    """What a sentence on one of several adapters begins with."""
+    return f"{name}: " if name else ""
 
 
 def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch
+from pretune.batch import Batch, with_parts
 from pretune.draw import Draw
 from pretune.language import translate
 from pretune.language.wrap import fill, pad
@@ -114,22 +114,19 @@ def make_plan(recipe: Recipe) -> RunPlan:
     components.notes += automatic.notes
     samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)
-    batches, steps_seen, data = [], [], []
-    for part, sampler in zip(components.objective.alternatives, samplers, strict=True):
-        cursor = sampler.start
+    parts, batches, sizes, data = components.objective.alternatives, [], [], []
+    for part, sampler in zip(parts, samplers, strict=True):
+        cursor, size = sampler.start, 0
         for step in range(_SAMPLED_STEPS):
             rows, cursor = sampler.next_batch(cursor)
-            steps_seen.append(len(rows))
+            size += len(rows)
             if step == 0:
                 batches.append(part.build_batch(partition(rows, min(recipe.data.accumulate, len(rows)))[0], draw))
         name = f"{part.view} of {part.name}" if len(components.tasks) > 1 and part in components.tasks else part.view
         data.append(f"{name}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
-    total = sum(map(_samples, samplers))
-    samples = sum(steps_seen) / len(steps_seen)
-    tokens = (
-        samples * sum(_tokens(s, p) for s, p in zip(samplers, components.objective.alternatives, strict=True)) / total
-    )
-    epoch = total / samples
+        sizes.append(size / _SAMPLED_STEPS)
+    batches = [with_parts(batches)] if components.objective.trains_all else batches
+    samples, tokens, epoch = _step(components.objective, samplers, sizes)
     steps = recipe.budget.steps_of(epoch, tokens)
     work = (
         sum(map(Flops(components.model, components.objective.passes), batches)) / len(batches) * recipe.data.accumulate
@@ -218,6 +215,25 @@ def _time(precision: Precision, work: float, steps: int | None) -> Iterator[str]
     if steps is not None:
         minutes = work * steps / precision.peak / _UTILIZATION / 60
         yield f"time: about {minutes:,.1f} minutes at {_UTILIZATION:.0%} of that, evaluation not counted"
+
+
+def _step(objective: Objective, samplers: Sequence[Sampler], sizes: Sequence[float]) -> tuple[float, float, float]:
+    """The samples and tokens of a step, and the steps of an epoch.
+
+    Args:
+        sizes: samples of a step of each part of the objective.
+    """
+    totals = [*map(_samples, samplers)]
+    tokens = [_tokens(sampler, part) for sampler, part in zip(samplers, objective.alternatives, strict=True)]
+    if objective.trains_all:
+        of_parts = [*zip(sizes, totals, tokens, strict=True)]
+        return (
+            sum(sizes),
+            sum(size * count / total for size, total, count in of_parts),
+            max(total / size for size, total, _ in of_parts),
+        )
+    samples = sum(sizes) / len(sizes)
+    return samples, samples * sum(tokens) / sum(totals), sum(totals) / samples
 
 
 def _samples(sampler: Sampler) -> int:

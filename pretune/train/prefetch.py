@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from torch import Tensor
 
-from pretune.batch import Batch, Layout
+from pretune.batch import Batch, Layout, with_parts
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
@@ -41,6 +42,21 @@ class PreparedStep:
     data_stats: dict[str, int]
     cursors: tuple[Cursor, ...]
     epoch: float
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """This rank's batches of one part of the objective.
+
+    Attributes:
+        batches: one for each micro-batch.
+        data_stats: what only all micro-batches of the step together show, on the first rank.
+        cursor: of the part, after the step.
+    """
+
+    batches: list[Batch]
+    data_stats: dict[str, int]
+    cursor: Cursor
 
 
 class Prefetcher:
@@ -104,12 +120,38 @@ class Prefetcher:
             self._ready.put(error)
 
     def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> PreparedStep:
-        """This rank's part of one step: the part that the step's key picks, from that part's sampler."""
-        part = self._objective.choose(self._draw, step)
-        sampler = self._samplers[part]
-        rows, cursor = sampler.next_batch(cursors[part])
+        """This rank's part of one step: the part that the step's key picks, or all parts, from their samplers."""
+        objective, after = self._objective, list(cursors)
+        chosen = range(len(cursors)) if objective.trains_all else (objective.choose(self._draw, step),)
+        parts = [self._prepare_part(part, step, cursors[part]) for part in chosen]
+        batches = parts[0].batches
+        if objective.trains_all:
+            every = zip_longest(*(part.batches for part in parts))
+            batches = [with_parts([batch for batch in own if batch is not None]) for own in every]
+        counts: dict[str, int] = {}
+        data_stats: dict[str, int] = {}
+        for number, part in zip(chosen, parts, strict=True):
+            after[number] = part.cursor
+            add(data_stats, part.data_stats)
+        for batch in batches:
+            add(counts, objective.counts(batch))
+            add(data_stats, batch.data_stats)
+        return PreparedStep(
+            [pinned(batch) for batch in batches] if self._pin else batches,
+            counts,
+            sum(batch.layout.total for batch in batches),
+            sum(batch.layout.count for batch in batches),
+            data_stats,
+            tuple(after),
+            self._epoch(after),
+        )
+
+    def _prepare_part(self, part: int, step: int, cursor: Cursor) -> PreparedPart:
+        """This rank's batches of one part of the objective, from that part's sampler."""
+        objective, sampler = self._objective.alternatives[part], self._samplers[part]
+        rows, after = sampler.next_batch(cursor)
         parts = self._accumulate * self._world_size
-        if len(rows) < parts and sampler.ends_early(cursors[part]):
+        if len(rows) < parts and sampler.ends_early(cursor):
             parts = len(rows) // self._world_size * self._world_size
         if not 0 < parts <= len(rows):
             raise UsageError(
@@ -118,29 +160,13 @@ class Prefetcher:
             )
         dealt = partition(rows, parts)
         keys = self._draw.at("dropout", step)
-        batches = [
-            key_rows(self._objective.alternatives[part].build_batch(own, self._draw, step), keys)
-            for own in dealt[self._rank :: self._world_size]
-        ]
-        counts: dict[str, int] = {}
-        data_stats = {} if self._rank else self._objective.alternatives[part].step_data_stats(dealt)
-        for batch in batches:
-            add(counts, self._objective.counts(batch))
-            add(data_stats, batch.data_stats)
-        after = (*cursors[:part], cursor, *cursors[part + 1 :])
-        return PreparedStep(
-            [pinned(batch) for batch in batches] if self._pin else batches,
-            counts,
-            sum(batch.layout.total for batch in batches),
-            sum(batch.layout.count for batch in batches),
-            data_stats,
-            after,
-            self._epoch(after),
-        )
+        own = dealt[self._rank :: self._world_size]
+        batches = [key_rows(objective.build_batch(rows, self._draw, step), keys) for rows in own]
+        return PreparedPart(batches, {} if self._rank else objective.step_data_stats(dealt), after)
 
     def _epoch(self, cursors: Sequence[Cursor]) -> float:
-        """Passes over the data: the fewest of all parts, or over all of it together where each part has its own."""
-        if all(part.has_own_samples for part in self._objective.alternatives):
+        """Passes over the data: the fewest of all parts, or over all of it where each has its own and takes turns."""
+        if not self._objective.trains_all and all(part.has_own_samples for part in self._objective.alternatives):
             return sum(sum(cursor.consumed) for cursor in cursors) / sum(s.size for s in self._samplers)
         return min(s.epoch(c) for s, c in zip(self._samplers, cursors, strict=True))
 
@@ -171,4 +197,5 @@ def pinned(batch: Batch) -> Batch:
         order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},
+        parts=tuple(pinned(part) for part in batch.parts),
     )

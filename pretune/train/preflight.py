@@ -90,7 +90,8 @@ def _frozen(recipe: Recipe) -> Iterator[str]:
 
 def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Batches and passes out of the usual range."""
-    data, samples = recipe.data, sum(len(view) for views in components.views for view in views)
+    data, sizes = recipe.data, [sum(map(len, views)) for views in components.views]
+    samples = max(sizes, default=0) if components.objective.trains_all else sum(sizes)
     tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _max_length(components))
     if recipe.objective and tokens < _TOKENS[0]:
         yield f"a step has {counted(tokens, 'token')} at most, which is few; raise data.batch or data.length"

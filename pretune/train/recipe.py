@@ -200,6 +200,9 @@ class Recipe(Config):
             (train, validation, columns, holdout, group) where they are not those of the run. Each step trains one of
             them, drawn in proportion to its examples to the power of 1 / data.temperature, times its weight.
         tune: the tuning method with its settings.
+        adapter_per_task: each of several tasks has an adapter of its own, trained as if alone: each step trains all
+            tasks, with `data.batch` sequences of each, in one forward of the frozen base. The result is a folder for
+            each task in `output`.
         distil: a teacher to learn from beside labels; none by default.
         automatic: fields that `finetune` chooses from the training data, for a model that it starts from: those that
             are not given, where no budget is given; `[]` chooses none.
@@ -223,6 +226,7 @@ class Recipe(Config):
     objective: Choices = Field(default_factory=dict)
     task: Choices = Field(default_factory=dict)
     tune: Choices = Field(default_factory=_full)
+    adapter_per_task: bool = False
     distil: DistilConfig = Field(default_factory=DistilConfig)
     automatic: tuple[str, ...] = ()
     search: float | None = Field(None, gt=0, allow_inf_nan=False)

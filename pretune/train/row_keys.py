@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
@@ -14,6 +15,8 @@ from torch import nn
 from pretune.batch import Batch, Layout, OutputRows, RowKeys
 from pretune.draw import Draw, mix, mixable
 from pretune.nn.dropout import DropoutSite
+
+_MEMBER = re.compile(r"\.members\.\d+")  # which of several adapters
 
 
 def key_rows(batch: Batch, draw: Draw) -> Batch:
@@ -36,10 +39,13 @@ def key_rows(batch: Batch, draw: Draw) -> Batch:
 
 
 def name_sites(root: nn.Module) -> None:
-    """Gives every brick of a model that drops values a number of its own, which its name in the model decides."""
+    """Gives every brick of a model that drops values a number of its own, which its name in the model decides.
+
+    A brick of one of several adapters has the number that it would have if its adapter were the only one.
+    """
     for name, module in root.named_modules():
         if isinstance(module, DropoutSite):
-            module.site = Draw(0).at(name).key
+            module.site = Draw(0).at(_MEMBER.sub("", name) if name.startswith("model.") else name).key
 
 
 def begin_forward(batch: Batch) -> None:
@@ -47,6 +53,8 @@ def begin_forward(batch: Batch) -> None:
     for layout in (batch.layout, None if batch.source is None else batch.source.layout):
         if layout is not None and layout.keys is not None:
             layout.keys.calls.clear()
+    for part in batch.parts:
+        begin_forward(part)
 
 
 def _keyed(layout: Layout, samples: NDArray[np.int64], draw: Draw, calls: Counter[Hashable]) -> Layout:

@@ -121,12 +121,14 @@ def _run(
             torch.set_num_threads(recipe.threads or torch.get_num_threads())
             components = distributed.on_all_ranks(lambda: assemble(recipe, train_data, validation_data))
             components.notes += automatic.notes
-            fit_heads(components, is_first=True)
+            for result in components.results.values():
+                fit_heads(result, is_first=True)
             components.facts |= automatic.facts
             distributed.on_all_ranks(partial(check_held_out, components))
             check_inputs(distributed, recipe, components)
             context = _begin(recipe, components, distributed, directory, device, precision)
-            components.start = distributed.on_main(lambda: Start.of(components.model, components.added))
+            for result in components.results.values():
+                result.start = distributed.on_main(partial(Start.of, result.model, result.added))
             shrink_embedding(components.model, components.tokens)
             components.initial = InitialWeights.of(components.model, recipe.evaluation.keep_initial)
             answers = plan_answers(recipe, components, context)
@@ -167,7 +169,8 @@ def _begin(
     facts = {**components.facts, "data": components.data, **_sizes(components), "own_weights": own}
     facts |= {"precision": vars(precision), "metric": components.metric(recipe)}
     facts["settings"] = resolved_settings(recipe, components)
-    move_positions(components.model, components.tokenizer)
+    for model in (components.model, *(own.model for own in components.adapters.values())):
+        move_positions(model, components.tokenizer)
     plan = partial(_plan_features, recipe, components, distributed, device, precision)
     features, of_features = distributed.on_all_ranks(plan)
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])

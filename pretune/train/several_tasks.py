@@ -87,7 +87,7 @@ def tasks_of(recipe: Recipe) -> list[RunTask]:
             raise UsageError(f"recipe: field 'task.{key}': another task is called {name!r}; give it another name")
         classes[name] = task_class
         tables[name] = (file, table if isinstance(table, Mapping) else {"weight": table})
-    named = name_tasks(classes)
+    named = name_tasks(classes, have_adapters=recipe.adapter_per_task)
     return [RunTask(name, tables[name][0], named[name], _alone(recipe, name, *tables[name])) for name in named]
 
 

@@ -213,7 +213,7 @@ class TrainStep:
             features.refresh()
         result = replace(result, counts=counts)
         if result.finite and accept(result):
-            update(self.optimizer, factor, result.norm, self.clip)
+            update(self.optimizer, factor, result.norm, self.clip, self._bare.objective.clip_groups())
             self._bare.objective.after_step(self._bare.model, shared)
             self._bare.method.after_step(self._bare.model, fraction)
         self.optimizer.zero_grad(set_to_none=True)
