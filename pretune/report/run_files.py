@@ -24,9 +24,10 @@ _ENTROPY = "unigram_entropy"
 
 
 def averaged_scores(facts: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of a finished run whose weights are a mean of several steps; empty for any other run."""
+    """The scores of a finished run whose weights are of several steps, their mean or not; empty for any other run."""
     finished = facts.get("finished")
-    scores = finished.get("averaged") if isinstance(finished, dict) else None
+    finished = finished if isinstance(finished, dict) else {}
+    scores = finished.get("averaged", finished.get("adapter_scores"))
     return {name: float(each) for name, each in scores.items() if is_number(each)} if isinstance(scores, dict) else {}
 
 

@@ -96,6 +96,7 @@ _MEANINGS: Mapping[str, str] = {
     "weights_of_step": "step whose weights were saved",
     "averaged_steps": "steps whose weights were averaged",
     "averaged": "scores of the mean of these weights",
+    "adapter_scores": "scores of the adapters' weights, each of its own step",
     "stale_evaluations": "evaluations in a row without improvement",
 }
 

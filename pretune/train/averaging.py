@@ -6,9 +6,10 @@ Source: Vaswani et al. 2017 (arXiv 1706.03762), section 6.1, checkpoint averagin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,23 +22,41 @@ from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.evaluation import as_good, metric_value
 from pretune.train.step import TrainModule
+from pretune.wording import listed
 
 
 @dataclass(frozen=True)
-class AveragedWeights:
-    """The mean of the weights at some steps, which is as good as the best single evaluation.
+class MixedWeights:
+    """Weights of several steps that are as good as those of any: their mean, or of each adapter its best ones.
 
     Attributes:
-        steps: whose weights were averaged, in their order.
+        steps: whose weights these are, in their order.
         weights: by name, as a checkpoint has them.
         value: of the metric that evaluations are compared by.
         scores: all metrics of the validation data.
+        adapters: the step whose weights each adapter has; empty where all have the mean.
     """
 
     steps: tuple[int, ...]
     weights: dict[str, Tensor]
     value: float
     scores: dict[str, float]
+    adapters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of them."""
+        if self.adapters:
+            return {"adapter_steps": dict(self.adapters), "adapter_scores": self.scores}
+        return {"averaged_steps": list(self.steps), "averaged": self.scores}
+
+    def describe(self, metric: str) -> str:
+        """Of which steps they are, and how good, for people."""
+        if self.adapters:
+            each = ", ".join(f"{name} of step {step:,}" for name, step in self.adapters.items())
+            return f"the weights of each adapter's best evaluation: {each} ({metric} {self.value:.4f})"
+        steps = listed([f"{step:,}" for step in self.steps], len(self.steps))
+        return f"the mean of the weights of steps {steps} ({metric} {self.value:.4f})"
 
     @torch.no_grad()
     def put_into(self, root: TrainModule) -> None:
@@ -46,7 +65,7 @@ class AveragedWeights:
             tensor.copy_(self.weights[name])
 
 
-def average_weights(components: TrainComponents, context: TrainContext, state: State) -> AveragedWeights | None:
+def average_weights(components: TrainComponents, context: TrainContext, state: State) -> MixedWeights | None:
     """The mean of the weights at the last evaluations, if the recipe wants it and it is the better.
 
     All ranks call it together. The model keeps the weights of the last step.
@@ -68,18 +87,18 @@ def average_weights(components: TrainComponents, context: TrainContext, state: S
         return None
     root = TrainModule(components.model, components.objective, context.method)
     last = {name: tensor.clone() for name, tensor in learned_tensors(root).items()}
-    mean = AveragedWeights(tuple(steps), _mean([path(step) for step in steps]), float("nan"), {})
+    mean = MixedWeights(tuple(steps), _mean([path(step) for step in steps]), float("nan"), {})
     mean.put_into(root)
     scores = validation.measure(root, components.objective, context.device, context.precision, distributed)
     value = metric_value(validation.metric, scores or {})
-    AveragedWeights((), last, value, {}).put_into(root)
+    MixedWeights((), last, value, {}).put_into(root)
     wins = as_good(validation.metric, value, state.best)
     display.note(
         f"the mean of the weights of steps {', '.join(map(str, steps))}: validation {validation.metric} {value:.4f}, "
         f"the best single one {state.best if state.best is None else format(state.best, '.4f')}"
         + ("" if wins else ", which is kept")
     )
-    return AveragedWeights(mean.steps, mean.weights, value, scores or {}) if wins else None
+    return MixedWeights(mean.steps, mean.weights, value, scores or {}) if wins else None
 
 
 def _mean(folders: Sequence[Path]) -> dict[str, Tensor]:

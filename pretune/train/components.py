@@ -142,7 +142,13 @@ class TrainComponents:
         for scored in parts:
             scored.task.select_validation([row for rows in scored.rows for row in rows or ()])
         scoring = SeveralScorings(parts) if len(self.tasks) > 1 else next(iter(parts), None)
-        return Validation(data, self.tokenizer, self.metric(recipe), scoring, config.metric is not None)
+        of_adapters = {} if config.metric is not None else self._adapter_metrics()
+        return Validation(data, self.tokenizer, self.metric(recipe), scoring, config.metric is not None, of_adapters)
+
+    def _adapter_metrics(self) -> dict[str, str]:
+        """By what the evaluations of each adapter are compared, as in a run of its own."""
+        scored = {name: own for name, own in self.adapters.items() if own.examples[name]}
+        return {name: f"{name}/{own.tasks[0].metric_of(own.examples[name])}" for name, own in scored.items()}
 
     def metric(self, recipe: Recipe) -> str:
         """The name of what evaluations are compared by."""

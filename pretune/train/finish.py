@@ -15,7 +15,7 @@ from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import FACTS, INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.tasks.task import Task
-from pretune.train.averaging import AveragedWeights
+from pretune.train.averaging import MixedWeights
 from pretune.train.calibration import calibrate, finalize
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
@@ -59,7 +59,7 @@ def finish(
     context: TrainContext,
     state: State,
     directory: RunDirectory,
-    mean: AveragedWeights | None = None,
+    mean: MixedWeights | None = None,
 ) -> None:
     """Write the finished model, the statistics of its data, and how the run ended.
 
@@ -105,7 +105,7 @@ def finish(
         "rollbacks": state.rollbacks,
         "seconds": state.seconds,
         "weights_of_step": step,
-        **({} if mean is None else {"averaged_steps": list(mean.steps), "averaged": mean.scores}),
+        **({} if mean is None else mean.record),
         "best": state.best,
         "best_step": state.best_step,
         "stale_evaluations": state.stale_evaluations,
@@ -134,7 +134,7 @@ def _left_out(state: State) -> list[str]:
 
 
 def _describe_weights(
-    context: TrainContext, state: State, step: int, mean: AveragedWeights | None, *, is_fitted: bool
+    context: TrainContext, state: State, step: int, mean: MixedWeights | None, *, is_fitted: bool
 ) -> str:
     """Of which step the finished model's weights are, and how good these were.
 
@@ -145,8 +145,7 @@ def _describe_weights(
     if is_fitted:
         return f"the weights of the last step, {step:,}, and a head that was fitted to them"
     if mean is not None:
-        steps = listed([f"{each:,}" for each in mean.steps], len(mean.steps))
-        return f"the mean of the weights of steps {steps} ({metric} {mean.value:.4f})"
+        return mean.describe(metric)
     if step == state.best_step and state.best is not None:
         return f"the weights of step {step:,}, the best by {metric} ({state.best:.4f})"
     return f"the weights of the last step, {step:,}"
@@ -256,9 +255,7 @@ def _stores_used(components: TrainComponents, context: TrainContext, state: Stat
     }
 
 
-def _choose_weights(
-    components: TrainComponents, context: TrainContext, state: State, mean: AveragedWeights | None
-) -> int:
+def _choose_weights(components: TrainComponents, context: TrainContext, state: State, mean: MixedWeights | None) -> int:
     """Put the best weights into the model, where the recipe wants those; the step that they come from.
 
     Raises:

@@ -244,6 +244,10 @@ class _Trainer:
         warning = "" if state.has_finite_evaluation else "warning: "
         best = ", the best so far" if improves else ", as good as the best so far" if self.is_best else ""
         self.logger.note(f"{warning}step {state.step}: validation {summary}{best}")
+        for name, metric in validation.adapter_metrics.items() if ready else ():
+            value, before = metric_value(metric, metrics), state.best_adapters.get(name)
+            if as_good(metric, value, None if before is None else before[0]):
+                state.best_adapters[name], self.is_best = [value, state.step], True
 
     def _drop_features(self) -> None:
         """Remove what was kept of layers that do not learn; say how much was computed."""
@@ -268,7 +272,8 @@ class _Trainer:
         state, checkpoints = self.state, self.context.checkpoints
         checkpoints.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
         best = state.best_step if self.recipe.checkpoint.best else None
-        needed = {*self.recipe.spike.good_states(state.step), *state.evaluations}
+        adapters = [int(step) for _, step in state.best_adapters.values()] if self.recipe.checkpoint.best else []
+        needed = {*self.recipe.spike.good_states(state.step), *state.evaluations, *adapters}
         checkpoints.prune(self.recipe.checkpoint.keep, best, needed)
 
     # -- one step -------------------------------------------------------------------------------------------------

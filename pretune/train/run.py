@@ -18,6 +18,7 @@ from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision, fingerprint
 from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
+from pretune.train.adapter_weights import best_adapter_weights
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import assemble
 from pretune.train.automatic import Automatic, resolve_automatic
@@ -134,8 +135,8 @@ def _run(
             answers = plan_answers(recipe, components, context)
             state = train(components.model, components.objective, components.samplers(recipe), context)
             answers.drop()
-            mean = average_weights(components, context, state)
-            distributed.on_main(lambda: finish(components, context, state, directory, mean) if directory else None)
+            mixed = average_weights(components, context, state) or best_adapter_weights(components, context, state)
+            distributed.on_main(lambda: finish(components, context, state, directory, mixed) if directory else None)
             record_teacher(components, context, directory)
         except SignalError:
             if directory is not None and context is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,6 +110,7 @@ class Validation:
         metric: by which evaluations are compared: `loss`, or a name that evaluation gives.
         scoring: a task's further metrics.
         is_metric_chosen: the recipe names the metric, so it may be one that does not exist.
+        adapter_metrics: by which evaluations of each adapter are compared, where tasks have their own.
     """
 
     data: ValidationBatches
@@ -117,6 +118,7 @@ class Validation:
     metric: str = "loss"
     scoring: Scoring | SeveralScorings | None = None
     is_metric_chosen: bool = False
+    adapter_metrics: Mapping[str, str] = field(default_factory=dict)
 
     @torch.no_grad()
     def measure(

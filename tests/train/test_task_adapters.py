@@ -260,6 +260,34 @@ def test_it_resumes_bit_for_bit(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert all(".members." in name for name in kept), "what learns, and nothing of the base"
 
 
+def test_each_adapter_has_the_weights_of_its_own_best_evaluation(folder: Path, tmp_path: Path) -> None:
+    """The best steps differ, and a checkpoint that was damaged since gives way to the last one."""
+    tune, evaluation = {"lora": {"rank": 2}}, {"every": 1, "keep": "best", "samples": None}
+    fast = {"evaluation": evaluation, "optimizer": {"lr": 3e-2}}
+    over = together(folder, tmp_path / "run", tune, **fast, checkpoint={"keep": 1})
+    finetune(over)
+    finished = json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    steps = finished["adapter_steps"]
+    assert steps["intent"] < steps["topic"], "else this proves little"
+    for name in ("intent", "topic"):
+        finetune(alone(folder, tmp_path / name, tune, name, **fast))
+        single = json.loads((tmp_path / name / "run.json").read_text())["finished"]
+        assert single["weights_of_step"] == steps[name]
+        assert difference(deltas(tmp_path / "run" / name), deltas(tmp_path / name)) < 1e-5
+        assert finished["adapter_scores"][f"{name}/accuracy"] == pytest.approx(single["best"])
+    (tmp_path / "run" / f"checkpoint-{steps['intent']}" / "model.safetensors").write_bytes(b"")
+    finetune(over)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["finished"]["adapter_steps"] == {"intent": 8, "topic": steps["topic"]}
+    warning = f"intent: the best weights (step {steps['intent']}) cannot be read"
+    assert any(each.startswith(warning) for each in facts["warnings"])
+    assert difference(deltas(tmp_path / "run" / "topic"), deltas(tmp_path / "topic")) < 1e-5
+    assert difference(deltas(tmp_path / "run" / "intent"), deltas(tmp_path / "intent")) > 1e-3
+    one = together(folder, tmp_path / "one", tune, evaluation={**evaluation, "metric": "mean_score"})
+    finetune(one)
+    assert "adapter_steps" not in json.loads((tmp_path / "one" / "run.json").read_text())["finished"]
+
+
 def test_epochs_are_those_of_the_largest_task(folder: Path, tmp_path: Path) -> None:
     over = together(folder, tmp_path / "run", {"lora": {"rank": 2}}, budget={"epochs": 2})
     facts = make_plan(over).facts

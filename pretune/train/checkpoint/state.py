@@ -80,6 +80,7 @@ class State:
         evaluated: step of the last evaluation.
         evaluations: steps of the last evaluations, where their weights are averaged.
         best, best_step: best value of the metric and its step.
+        best_adapters: of each adapter where tasks have their own, the best value of its metric, and its step.
         stale_evaluations: evaluations since then.
         has_finite_evaluation: the loss of the last evaluation is a finite number, or there was none.
         skipped: steps that the optimizer did not see: not finite, or spikes.
@@ -107,6 +108,7 @@ class State:
     evaluations: list[int] = field(default_factory=list)
     best: float | None = None
     best_step: int | None = None
+    best_adapters: dict[str, list[float]] = field(default_factory=dict)
     stale_evaluations: int = 0
     has_finite_evaluation: bool = True
     skipped: int = 0
