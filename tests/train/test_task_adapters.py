@@ -20,9 +20,12 @@ from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import IdleMethodError, MissingInputError, UsageError
 from pretune.interop.deltas import read_record
+from pretune.interop.huggingface import save_model
+from pretune.models import build
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import ModelOutput
 from pretune.runtime.signals import SignalError
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train import task_adapters
 from pretune.train.automatic import resolve_automatic
 from pretune.train.plan import make_plan
@@ -367,3 +370,15 @@ def test_a_method_whose_parts_are_no_bricks_is_refused(folder: Path, tmp_path: P
         UsageError, match=r"base.py trains weights of the base \(embedding.norm.bias\), which all tasks"
     ):
         finetune(together(folder, tmp_path / "run", {str(tmp_path / "base.py"): {}}))
+
+
+def test_tasks_that_read_other_things_are_refused(folder: Path, tmp_path: Path) -> None:
+    """A BART that writes reads a source; one that classifies reads a run alone."""
+    bart = build("bart", "tiny", [], {"vocab_size": 64, "max_position_embeddings": 64})
+    save_model(bart, tmp_path / "bart", Tokenizer.load(folder / "store" / "tokenizer"))
+    writes = {"task": "generation", "data": {**task(folder, "intent")["data"], "columns": {"target": "second"}}}
+    tables = {"model": {"init": str(tmp_path / "bart")}, "task": {"topic": task(folder, "topic"), "writes": writes}}
+    with pytest.raises(
+        UsageError, match="tasks topic, writes give this model other things to read, so that they have no"
+    ):
+        finetune(together(folder, tmp_path / "run", {"lora": {"rank": 2}}, **tables))
