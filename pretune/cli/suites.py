@@ -101,12 +101,7 @@ def lm(
         output: file to write the scores to, as JSON.
         as_json: print JSON on a terminal too.
     """
-    if not data:
-        raise UsageError("name a file or a folder of sets, such as piqa.jsonl")
-    if output is not None and suffix_of(output) != ".json":
-        raise UsageError(f"--output {output}: scores are written as JSON; expected a name that ends in .json")
-    if output is not None and not output.is_file():  # one that is there is gone on with
-        check_output(output)
+    _check_sets(data, output)
     loaded = load_model(model, session, "fp32", step=step, base=base)
     from pretune.evaluate.choice_scores import ChoiceScores, score_set
     from pretune.evaluate.choice_sets import find_files, read_set
@@ -125,13 +120,9 @@ def lm(
             continue
         try:
             chosen = read_set(file, delimiter, shots=shots, limit=limit, seed=seed)
-        except (DataError, UsageError, MissingInputError) as error:
-            failed.append(error)
-            continue
-        session.say(f"{chosen.name} ({number} of {len(files)}): {len(chosen.items):,} items")
-        try:
+            session.say(f"{chosen.name} ({number} of {len(files)}): {len(chosen.items):,} items")
             result.sets[chosen.name] = score_set(loaded._fused, loaded.tokenizer, chosen)
-        except DataError as error:
+        except (DataError, UsageError, MissingInputError) as error:
             failed.append(error)
             continue
         if output is not None:
@@ -142,6 +133,20 @@ def lm(
             written(session, output)
     if failed:
         raise _joined(failed, len(files))
+
+
+def _check_sets(data: Sequence[Path], output: Path | None) -> None:
+    """Refuses no sets, and an output that scores cannot be written to.
+
+    Raises:
+        UsageError: either.
+    """
+    if not data:
+        raise UsageError("name a file or a folder of sets, such as piqa.jsonl")
+    if output is not None and suffix_of(output) != ".json":
+        raise UsageError(f"--output {output}: scores are written as JSON; expected a name that ends in .json")
+    if output is not None and not output.is_file():  # one that is there is gone on with
+        check_output(output)
 
 
 def _joined(errors: Sequence[PretuneError], sets: int) -> PretuneError:
