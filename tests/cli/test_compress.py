@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +87,37 @@ def apply(model, config, context):
     model.stack.blocks[0].feedforward.down.weight.data.mul_(config.factor)
     return model
 """
+
+
+_KILLED = """
+import os, signal, sys
+from pretune.cli import main
+from pretune.train.compression import run
+run.finetune = lambda recipe: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_one(gpt2: Path, tmp_path: Path) -> None:
+    """Models between steps lay in the system's temporary folder, gigabytes of them, for good."""
+    _labels(Path("labels.csv"))
+    save_bert(Path("bert"), word_tokenizer())
+    training = ["--train", "labels.csv", "--steps", "1", "--batch", "4", "--length", "40"]
+    task = ["--task", "classification", "--no-allocator"]
+    assert main(["finetune", "--model", "bert", *training, *task, "--output", "tuned"]) == 0
+    words = ["compress", "prune", "tuned", "--inner", "0.5", "--calibration", "labels.csv", *training, "--no-allocator"]
+    words += ["--output", "small"]
+    (tmp_path / "temporary").mkdir()
+    before = {*Path().iterdir()}
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": ":".join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", _KILLED, *words], env=environment, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    assert not list((tmp_path / "temporary").glob("pretune*"))
+    (left,) = {*Path().iterdir()} - before
+    assert any(left.rglob("model.safetensors"))
+    assert main(words) == 0
+    assert {*Path().iterdir()} - before == {Path("small")}
+    assert not list(Path("small").rglob("*start*"))
 
 
 def test_steps_of_a_recipe_come_in_order_with_a_users_own_method(gpt2: Path) -> None:

@@ -6,7 +6,7 @@ folder --read, merged--> model --step 1: surgery--> [training run] --step 2--> .
 from __future__ import annotations
 
 import logging
-import tempfile
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,12 +110,14 @@ def _compress(
     check_training(recipe, steps, methods, model, source.files)
     held_out = _held_out(recipe, tokenizer)
     before = _measure(model, tokenizer, held_out, source.files, source.files)
-    with tempfile.TemporaryDirectory(prefix="pretune-compress-") as scratch:
-        work = _Work(recipe, model, tokenizer, source.files, Path(scratch), precision.name == "bf16")
-        for number, (step, method) in enumerate(zip(steps, methods, strict=True), 1):
-            _run_step(work, step, method, number)
-        record = _record(recipe, source, before, work)
-        _write(work, folder, record, held_out)
+    scratch = folder.path / "steps"  # if this process is killed, the next one of this output clears it away
+    scratch.mkdir()
+    work = _Work(recipe, model, tokenizer, source.files, scratch, precision.name == "bf16")
+    for number, (step, method) in enumerate(zip(steps, methods, strict=True), 1):
+        _run_step(work, step, method, number)
+    record = _record(recipe, source, before, work)
+    shutil.rmtree(scratch)
+    _write(work, folder, record, held_out)
     return record
 
 
