@@ -11,6 +11,8 @@ import pytest
 
 from pretune import language
 from pretune.cli import main
+from pretune.report.words import words
+from pretune.train.recipe import Recipe
 
 WORDS = ["函数", "返回", "数组", "的", "值", "排序", "沿着", "最后", "一个", "轴"]
 SMALL = "--budget.steps 2 --batch 4 --length 64 --evaluation.samples 4 --device cpu --no-allocator"
@@ -54,6 +56,7 @@ MISTAKES = (
     "predict 模型 函数",
     "export 模型 分类",
 )
+FIELDS = {words(name) for name in Recipe.model_fields}  # stay as they are written
 PROSE = re.compile(r"[A-Za-z]{2,}(?: [a-z]{2,}){2,}")
 DATA = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'|来源：.*|pretune \w.*", re.DOTALL)
 
@@ -120,4 +123,4 @@ def test_no_english_is_said(
         page = PageTexts((folder / "分类" / "report.html").read_text(encoding="utf-8"))
         assert "混淆矩阵" in page.texts
         texts = [text for text in page.texts if " · " not in text]  # names of fields
-        assert [text for text in texts if PROSE.search(DATA.sub("", text))] == []
+        assert [text for text in texts if text not in FIELDS and PROSE.search(DATA.sub("", text))] == []

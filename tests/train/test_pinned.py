@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -45,8 +46,11 @@ CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}
 
 
 def machine() -> str:
-    """What bits depend on."""
-    return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+    """What bits depend on: processors of several makers with the same instructions are given other products."""
+    info = Path("/proc/cpuinfo")
+    known = info.read_text().splitlines() if info.is_file() else []
+    maker = next((line.partition(":")[2].strip() for line in known if line.startswith("vendor_id")), platform.machine())
+    return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {maker}"
 
 
 def run(case: str, folder: Path) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
     assert [line.keys() for line in actual["metrics"]] == [line.keys() for line in expected["metrics"]]
     for ours, theirs in zip(actual["metrics"], expected["metrics"], strict=True):
         for key, value in theirs.items():  # a correlation of answers that are nearly equal magnifies rounding
-            bound = 5e-4 if key in ("eval/pearson", "eval/spearman") else 1e-4
+            bound = 1e-3 if key in ("eval/pearson", "eval/spearman") else 1e-4
             assert ours[key] == pytest.approx(value, rel=1e-3, abs=bound), key
     assert actual["weights"].keys() == expected["weights"].keys()
     for name, (total, size) in expected["weights"].items():

@@ -106,7 +106,7 @@ class TemplatedText:
         names = _new_names([token["content"] for token in layout["added_tokens"] if token["special"]])
         return cls(_renamed(layout, names), names)
 
-    def rename(self, text: str, special: SpecialSpans) -> tuple[str, Shift]:
+    def substitute(self, text: str, special: SpecialSpans) -> tuple[str, Shift]:
         """A text with the new names of the special tokens, and what leads back to its places."""
         parts, at, new, ends, shifts = [], 0, 0, [0], [0]
         for start, end in special:

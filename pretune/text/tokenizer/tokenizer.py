@@ -272,7 +272,7 @@ class Tokenizer(CountsUnknown):
             DataError: a text holds a lone surrogate.
         """
         templated = self._templated
-        renamed = [templated.rename(text, spans) for text, spans in zip(texts, special, strict=True)]
+        renamed = [templated.substitute(text, spans) for text, spans in zip(texts, special, strict=True)]
         encoded = self._encode_kept([text for text, _ in renamed], None, templated.backend)
         out = [
             EncodedText(each.tokens, shift.restore(each.offsets), end=len(text))
