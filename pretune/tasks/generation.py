@@ -9,7 +9,8 @@ An encoder-decoder reads the source, a decoder a prompt that has it; both learn 
 and nothing else. A source that is too long is cut, and said; a target that is too long is an error.
 
 Scores: those of `metric` between what the model writes and the references, the share of texts that ended by themselves,
-and the perplexity of the references. Related: `chat`, for conversations.
+and the perplexity of the references. Related: `chat`, for conversations. Where validation answers are as likely behind
+another example's source as behind their own, the end of a run warns that the model does not look at what it reads.
 
 Source: Sutskever et al. 2014 (arXiv 1409.3215); Lewis et al. 2019 (arXiv 1910.13461), section 3; Raffel et al. 2019
 (arXiv 1910.10683) for prefixes; Radford et al. 2018, section 3.3, for decoders.

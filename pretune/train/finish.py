@@ -23,6 +23,7 @@ from pretune.train.closed_form import fit_heads
 from pretune.train.components import TrainComponents
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
+from pretune.train.ignored_source import warn_of_ignored_source
 from pretune.train.one_label import warn_of_one_label
 from pretune.train.recipe import Recipe
 from pretune.train.starting_point import StartingPoint, tuning_method
@@ -79,6 +80,7 @@ def finish(
     mixed = components.initial.mix_into(components.model)
     fitted = [_of_adapter(name) + note for name, result in results.items() for note in fit_heads(result)]
     calibrated = [note for result in results.values() for note in calibrate(result)]
+    ignored = [_of_adapter(name) + note for name, result in results.items() for note in warn_of_ignored_source(result)]
     for note in [*mixed, *fitted, *calibrated]:
         context.display.note(note)
     restore_embedding(components.model.cpu())
@@ -119,7 +121,7 @@ def finish(
     else:
         context.display.note(f"finished: {counted(state.step, 'step')}, {counted(state.tokens, 'token')}; {end}")
     labels = components.facts.get("labels") or []
-    for warning in [*_left_out(state), *warn_of_one_label(directory.path, step, labels)]:
+    for warning in [*_left_out(state), *warn_of_one_label(directory.path, step, labels), *ignored]:
         context.display.note(f"warning: {warning}")
     directory.record_warnings(context.display.warnings)
 
