@@ -62,6 +62,14 @@ def test_both_readmes_show_the_same_commands() -> None:
     assert blocks("README.md", "toml")[0].splitlines()[1:] == blocks("README.zh-CN.md", "toml")[0].splitlines()[1:]
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_names_every_verb(name: str) -> None:
+    """A table of what exists said long that a verb's work was not there yet."""
+    verbs = {verb for verb in app if not verb.startswith("-")} - {"help", "version"}
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert {verb for verb in verbs if not re.search(rf"`{verb}\b|\b(pretune|make) {verb}\b", text)} == set()
+
+
 def test_recipe_of_the_readme_is_one() -> None:
     (text,) = blocks("README.md", "toml")
     config.validate(Recipe, tomllib.loads(text), "README.md")
