@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drillkit import Zygote
@@ -14,7 +15,17 @@ from drillkit import Zygote
 # Models of the tests are so small that a second thread costs more than it gives. Before torch is loaded; processes that
 # tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that tests start would compile the package again
+sys.dont_write_bytecode = False
 os.environ["LANGUAGE"] = "en"  # whatever the locale of who runs them: tests compare what is said
+
+
+_peaks: dict[tuple[object, ...], float] = {}
+
+
+def pytest_collection_finish() -> None:
+    """Modules that tests write, and write again within a second, are compiled each time."""
+    sys.dont_write_bytecode = True
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +79,23 @@ def reader_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ""
 
     monkeypatch.setattr(reader, "run_script", run)
+
+
+@pytest.fixture(autouse=True)
+def peak_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run measures the speed of a large matmul, which is as long as the ten steps of a tiny model: here, once.
+
+    `tests/runtime/test_precision.py` measures it.
+    """
+    precision = sys.modules.get("pretune.runtime.precision")
+    if precision is None:
+        return
+    measure = precision.measure
+
+    def known(device: Any, name: str, *seconds: float) -> float:
+        key = (str(device), name, *seconds)
+        if key not in _peaks:
+            _peaks[key] = measure(device, name, *seconds)
+        return _peaks[key]
+
+    monkeypatch.setattr(precision, "measure", known)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
 from pretune.nn.packed import LazyProduct, Product, constant_product
+from pretune.nn.quick_protocol import QuickProtocolMeta
 
 
 @runtime_checkable
-class ProjectionBrick(Protocol):
+class ProjectionBrick(Protocol, metaclass=QuickProtocolMeta):
     """A linear map from `in_features` to `out_features`: a `Projection`, or what a method put at its place.
 
     It is called with the layout, so that it may treat sequences differently.
@@ -42,7 +43,7 @@ class ProjectionBrick(Protocol):
 
 
 @runtime_checkable
-class JoiningBrick(Protocol):
+class JoiningBrick(Protocol, metaclass=QuickProtocolMeta):
     """A brick whose product can be joined with those of its kind without forming their matrices."""
 
     def joined(self, others: Sequence[object], activation: Activation | None = None) -> Product | None:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.packed import Product, constant_product
+from pretune.nn.quick_protocol import QuickProtocolMeta
 
 
 @runtime_checkable
-class VocabularyBrick(Protocol):
+class VocabularyBrick(Protocol, metaclass=QuickProtocolMeta):
     """One vector for each token: a `Vocabulary`, or what a method put at its place. Nobody else reads its weight."""
 
     @property
@@ -159,7 +160,7 @@ class Vocabulary(nn.Module):
 
 
 @runtime_checkable
-class PackedTable(Protocol):
+class PackedTable(Protocol, metaclass=QuickProtocolMeta):
     """A vocabulary that forms its table when it is asked for it, in the dtype that is wanted."""
 
     def values(self, dtype: torch.dtype) -> Tensor:

@@ -59,22 +59,41 @@ def choose_precision(name: Name, device: torch.device, *, with_peak: bool = Fals
 
 
 def measure(device: torch.device, name: Literal["bf16", "fp32"], seconds: float = 0.05) -> float:
-    """Best speed of a square matrix product in `seconds`, in FLOP/s."""
+    """Best speed of a square matrix product in about `seconds`, in FLOP/s.
+
+    The width grows while a product of the next one is over in four times `seconds`: without a unit for bf16, one of
+    1024 x 1024 takes a processor seconds, and is no faster than a smaller one.
+    """
     import torch
 
-    width = 4096 if device.type == "cuda" else 1024
+    largest = 4096 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if name == "bf16" else torch.float32
-    left = torch.ones(width, width, dtype=dtype, device=device)
-    right, out = torch.ones_like(left), torch.empty_like(left)
-    torch.mm(left, right, out=out)  # the first call loads kernels
-    _wait(device)
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end or not best:
-        start = time.perf_counter()
-        torch.mm(left, right, out=out)
-        _wait(device)
-        best = max(best, 2.0 * width**3 / (time.perf_counter() - start))
-    return best
+    best, width = 0.0, 128
+    while True:
+        left = torch.ones(width, width, dtype=dtype, device=device)
+        right, out = torch.ones_like(left), torch.empty_like(left)
+        torch.mm(left, right, out=out)  # the first call loads kernels
+        took = _timed_product(left, right, out)
+        if width == largest or 8 * took > 4 * seconds:
+            break
+        width *= 2
+    end = time.perf_counter() + seconds - took
+    while True:
+        best = max(best, 2.0 * width**3 / took)
+        if time.perf_counter() >= end:
+            return best
+        took = _timed_product(left, right, out)
+
+
+def _timed_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> float:
+    """The seconds of one matrix product. Shape: all (width, width)."""
+    import torch
+
+    _wait(left.device)
+    start = time.perf_counter()
+    torch.mm(left, right, out=out)
+    _wait(left.device)
+    return time.perf_counter() - start
 
 
 def fingerprint(device: torch.device, precision: Precision, world_size: int) -> dict[str, str | int]:

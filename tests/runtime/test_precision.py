@@ -3,7 +3,7 @@ import torch
 
 from pretune.runtime import precision
 from pretune.runtime.allocator import tune_allocator
-from pretune.runtime.precision import bf16_unit, choose_precision, fingerprint
+from pretune.runtime.precision import bf16_unit, choose_precision, fingerprint, measure
 
 CPU = torch.device("cpu")
 
@@ -25,6 +25,30 @@ def test_nothing_is_measured_where_no_peak_is_asked_for(monkeypatch):
     monkeypatch.setattr(precision, "measure", lambda device, name: pytest.fail("the clock was asked"))
     assert {choose_precision("auto", CPU).name for _ in range(3)} == {"bf16" if bf16_unit(CPU) else "fp32"}
     assert choose_precision("fp32", CPU).peak == 0.0
+
+
+@pytest.mark.parametrize(("flops", "width"), [(2e10, 1024), (1e12, 1024), (7e8, 256), (1e6, 128)])
+def test_the_peak_is_that_of_a_product_that_is_over_in_time(monkeypatch, flops, width):
+    """Without a unit for bf16, a product of 1024 x 1024 took 3 seconds, and each run made two."""
+    clock, widths = [0.0], []
+
+    def timed(left, right, out):
+        assert left.dtype == right.dtype == out.dtype == torch.bfloat16
+        widths.append(len(left))
+        clock[0] += 2.0 * len(left) ** 3 / flops
+        return 2.0 * len(left) ** 3 / flops
+
+    monkeypatch.setattr(precision, "_timed_product", timed)
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "mm", lambda left, right, out: None)
+    assert measure(CPU, "bf16") == pytest.approx(flops)
+    assert widths[-1] == max(widths) == width
+    if width > 128:
+        assert clock[0] < 0.5
+
+
+def test_the_peak_of_this_machine_is_a_speed():
+    assert 1e6 < measure(CPU, "fp32", seconds=0.001) < 1e15
 
 
 def test_the_unit_is_torchs_name_of_what_the_cpu_has(monkeypatch):
