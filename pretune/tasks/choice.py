@@ -245,9 +245,13 @@ def _number(fields: Record, label: str, value: object, choices: Sequence[str]) -
     """The number of the right choice: a text is that of a choice, else a letter or a number.
 
     Raises:
-        DataError: there is no such choice.
+        DataError: there is no such choice, or several have this text.
     """
     if isinstance(value, str) and label in choices:
+        if (count := choices.count(label)) > 1:
+            raise fields.error(
+                f"label {label[:40]!r} is the text of {count} choices", "write the number of the right one"
+            )
         return choices.index(label)
     if len(label) == 1 and "A" <= label <= "Z":
         number = ord(label) - ord("A")

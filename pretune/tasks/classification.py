@@ -135,7 +135,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         config = self.config
         if len(config.labels) == 1:
             raise UsageError(f"task.labels: classification needs at least two labels, got {list(config.labels)}")
-        counts = count_labels(examples)
+        counts = count_labels(examples, task=self.name)
         labels = config.labels or tuple(order_labels(counts, examples))
         known = set(labels)
         for example in examples:
@@ -331,8 +331,13 @@ def _matthews(truth: Sequence[str | None], guess: Sequence[str]) -> float:
     return float(metrics.matthews_corrcoef(truth, guess)) if len({*truth, *guess}) > 1 else 0.0
 
 
-def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2) -> Counter[str]:
+def count_labels(
+    examples: Sequence[ClassificationExample], min_labels: int = 2, *, task: str = "classification"
+) -> Counter[str]:
     """How often each label occurs.
+
+    Args:
+        task: that needs so many labels, for the message.
 
     Raises:
         DataError: no examples, one without a label, or fewer than `min_labels` different labels.
@@ -347,7 +352,7 @@ def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2)
     if len(counts) < min_labels:
         raise DataError(
             f"{examples[0].origin.source}: all {len(examples)} examples have the label {next(iter(counts))!r}; "
-            f"classification needs at least {min_labels} different labels; name the column of the labels with --label"
+            f"{task} needs at least {min_labels} different labels; name the column of the labels with --label"
         )
     return counts
 

@@ -86,6 +86,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
     """Spans and the links between them."""
 
     name: ClassVar[str] = "extraction"
+    record_id: ClassVar[str | None] = "id"
     role: ClassVar[str] = "extraction"
     main_metric: str = "f1"
     window: ClassVar[int] = 160  # the cost of scores grows with its square

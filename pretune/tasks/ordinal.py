@@ -77,7 +77,7 @@ class Ordinal(SequenceTask[ClassificationExample, Prediction]):
             UsageError: one label, or words whose order nobody names.
             DataError: no examples, an example without a label, fewer than two labels, or a label that `labels` lacks.
         """
-        counts = count_labels(examples)
+        counts = count_labels(examples, task=self.name)
         if self.config.labels:
             if len(self.config.labels) < 2:
                 raise UsageError(f"task.ordinal.labels: expected at least two labels, got {list(self.config.labels)}")

@@ -77,6 +77,7 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
     """Find the answer to a question in a text."""
 
     name: ClassVar[str] = "reading"
+    record_id: ClassVar[str | None] = "id"
     role: ClassVar[str] = "question_answering"
     main_metric: str = "f1"
 

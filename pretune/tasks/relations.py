@@ -68,6 +68,7 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
     """The relation of each pair of marked spans."""
 
     name: ClassVar[str] = "relations"
+    record_id: ClassVar[str | None] = "id"
     role: ClassVar[str] = "relations"
     main_metric: str = "f1_macro"
 

@@ -131,7 +131,7 @@ class Reranking(Task[RankingExample, list[float], RankingPrediction]):
         """The loss and the number of random negatives that suit the labels.
 
         Raises:
-            DataError: no examples, one without a label, or lists that the loss cannot learn from.
+            DataError: no examples, one without a label, all of one, or lists that the loss cannot learn from.
             UsageError: windows, or random negatives of labels that are no judgements.
             MissingPackageError: validation needs ir-measures.
         """
@@ -144,6 +144,11 @@ class Reranking(Task[RankingExample, list[float], RankingPrediction]):
         if not grades:
             raise DataError("no examples: the file is empty; give it queries with passages")
         negatives = self._negatives(grades, len(lists))
+        if len(set(grades)) == 1 and (not negatives or grades[0] == 0):
+            raise DataError(
+                f"{lists[0].origin.source}: all {len(grades)} labels are {grades[0]:g}, so that there is nothing to "
+                "learn; give passages with other labels, or name the column of the labels with --label"
+            )
         setting = self.config.loss or self._usual_loss(lists, grades, negatives)
         loss = find_loss(setting)
         if loss.are_probabilities and not all(0.0 <= grade <= 1.0 for grade in grades):

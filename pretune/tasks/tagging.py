@@ -67,6 +67,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
     """
 
     name: ClassVar[str] = "tagging"
+    record_id: ClassVar[str | None] = "id"
     role: ClassVar[str] = "token_classification"
     main_metric: str = "f1"
 

@@ -92,6 +92,8 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         scores_unlabelled: validation examples may all have no label, and are then scored otherwise.
         score_labels: labels that have scores of their own, such as `f1/LABEL`, where these are not its classes.
         window: tokens that it reads of a long text at once where no length is named; shorter texts cost no more for it.
+        record_id: the field that its form of records has for an id, which no two records of a file share; None where
+            that is only so of a field that `columns.id` names.
     """
 
     view: ClassVar[str] = "examples"
@@ -101,6 +103,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
     window: ClassVar[int] = 384
+    record_id: ClassVar[str | None] = None
     score_labels: Sequence[str] = ()
 
     class Config(Objective.Config):

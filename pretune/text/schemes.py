@@ -24,6 +24,7 @@ WORD = "word"
 """The label of spans whose tags are bare, as those of Chinese words."""
 _PREFIXED = re.compile(r"([BIOESMLU])(?:-(.+))?", re.DOTALL)
 _BILOU = {"L": "E", "U": "S"}
+_MOST = 0.5  # of the tags that are not O, as of spans: the others are mistakes, and not names of plain tags
 _PARTS: dict[str, tuple[str, str, str, str]] = {  # of a span's first, inner, last and only word
     "IOB2": ("B", "I", "I", "B"),
     "IOBES": ("B", "I", "E", "S"),
@@ -61,13 +62,16 @@ def join_tag(part: str, label: str) -> str:
 def detect_scheme(tags: Iterable[Sequence[str]]) -> Scheme:
     """The scheme in which the tags of some texts are written.
 
-    B- and I- are IOB1 where a span begins with I- and none does with B- but behind one of its label, else IOB2.
+    B- and I- are IOB1 where a span begins with I- and none does with B- but behind one of its label, else IOB2. Where
+    some tags have no such beginning, and most have one and a label, those some are mistakes, which `find_break` finds.
     """
     texts = list(tags)
-    counts = Counter(tag for text in texts for tag in text)
-    if not all(_PREFIXED.fullmatch(tag) for tag in counts) or set(counts) == {OUTSIDE}:
+    counts = Counter(tag for text in texts for tag in text if tag != OUTSIDE)
+    of_spans = {tag for tag in counts if _PREFIXED.fullmatch(tag)}
+    labelled = sum(counts[tag] for tag in of_spans if "-" in tag)
+    if not counts or (len(of_spans) < len(counts) and labelled <= _MOST * counts.total()):
         return "plain"
-    raw = {tag.partition("-")[0] for tag in counts} - {OUTSIDE}
+    raw = {tag.partition("-")[0] for tag in of_spans} - {OUTSIDE}
     if "M" in raw or (raw <= {"B", "E", "S"} and raw & {"E", "S"}):
         return "BMES"
     if raw & {"E", "S", "L", "U"}:
@@ -85,13 +89,15 @@ def detect_scheme(tags: Iterable[Sequence[str]]) -> Scheme:
 
 
 def find_break(tags: Sequence[str], scheme: Scheme) -> int | None:
-    """The first tag that a scheme does not allow behind the one before it, or a span's last tag that is no end of one.
+    """The first tag that a scheme does not have, or not behind the one before it, or a last one that ends no span.
 
     Returns:
         Its number; None where all are allowed.
     """
     parts = [split_tag(tag) for tag in tags]
     for n, (part, label) in enumerate(parts):
+        if scheme != "plain" and not _is_of(scheme, tags[n], part):
+            return n
         before = parts[n - 1] if n else (OUTSIDE, "")
         after = parts[n + 1] if n + 1 < len(parts) else (OUTSIDE, "")
         if not allows(scheme, before, (part, label)):
@@ -99,6 +105,13 @@ def find_break(tags: Sequence[str], scheme: Scheme) -> int | None:
         if scheme in ("IOBES", "BMES") and after[0] in (OUTSIDE, "B", "S") and not allows(scheme, (part, label), after):
             return n
     return None
+
+
+def _is_of(scheme: Scheme, tag: str, part: str) -> bool:
+    """Whether a scheme has a tag: O, or a part of a span, with a label behind its hyphen."""
+    if tag == OUTSIDE:
+        return True
+    return _PREFIXED.fullmatch(tag) is not None and part in _PARTS["IOB2" if scheme == "IOB1" else scheme]
 
 
 def allows(scheme: Scheme, before: tuple[str, str], tag: tuple[str, str]) -> bool:

@@ -93,6 +93,10 @@ def test_a_question_stands_before_each_choice() -> None:
         ({"label": "D"}, r"list\[0\]: label 'D' names none of the 3 choices"),
         ({"label": -1}, r"list\[0\]: label '-1' names none"),
         ({"label": "fish"}, r"list\[0\]: label 'fish' names none"),
+        (
+            {"choices": ["fox", "dog", "fox"], "label": "fox"},
+            r"list\[0\]: label 'fox' is the text of 2 choices; write the",
+        ),
         ({"choices": ["fox"]}, r"list\[0\]: field 'choices' has 1 choices; give at least two"),
         ({"choices": ["fox", " "]}, r"list\[0\]: field 'choices\[1\]' = ' ' is empty"),
         ({"choices": "fox"}, r"list\[0\]: field 'choices' holds str fox, not a list"),

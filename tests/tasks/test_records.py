@@ -10,6 +10,8 @@ import pytest
 from pretune.errors import DataError
 from pretune.find import find_class
 from pretune.tasks.classification import Classification
+from pretune.tasks.reading import Reading
+from pretune.tasks.regression import Regression
 from pretune.tasks.roles import Roles
 from pretune.tasks.shared.records import iterate_examples, read_examples
 from pretune.tasks.task import Task
@@ -106,3 +108,30 @@ def test_given_spans_are_read_in_prediction(tokenizer: Tokenizer) -> None:
     reader = Roles(Roles.Config(given=True), tokenizer.vocabulary)
     with pytest.raises(DataError, match=r"'spans\[0\]' = 0 to 9 lies outside the text"):
         read_examples(reader, [{"text": "a b", "spans": [[0, 9, "X"]]}], needs_labels=False, every_row=True)
+
+
+QUESTION = '{"text": "a cat", "question": "who", "id": "q1", "answers": [{"start": 2, "text": "cat"}]}\n'
+
+
+def test_a_form_of_records_that_has_ids_has_each_once_in_a_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(2 * QUESTION)
+    reading = Reading(Reading.Config(), tokenizer.vocabulary)
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:2: field 'id' = 'q1' is the id of .*a\.jsonl:1 too; give each .* --id"
+    ):
+        read_examples(reading, tmp_path / "a.jsonl")
+    assert len(read_examples(reading, tmp_path / "a.jsonl", every_row=True)) == 2
+    for name in ("b", "c"):
+        (tmp_path / f"{name}.jsonl").write_text(QUESTION)
+    assert len(read_examples(reading, [tmp_path / "b.jsonl", tmp_path / "c.jsonl"])) == 2, "files count from 1 each"
+    (tmp_path / "d.jsonl").write_text(2 * QUESTION.replace("id", "group"))
+    assert len(read_examples(reading, tmp_path / "d.jsonl")) == 2
+
+
+def test_a_label_that_is_not_finite_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 1.5}\n{"text": "b", "label": NaN}\n')
+    regression = Regression(Regression.Config(), tokenizer.vocabulary)
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:2: label in field 'label' is nan, which is no finite number; write a"
+    ):
+        read_examples(regression, tmp_path / "a.jsonl")

@@ -145,6 +145,17 @@ def test_a_list_that_compares_nothing_is_refused(
         task().score([{"scores": [0.0] * len(passages)}, {"scores": [1.0, 0.0]}], examples)
 
 
+@pytest.mark.parametrize("grade", [0.0, 1.0])
+def test_labels_that_are_all_the_same_teach_nothing(grade: float) -> None:
+    query = RankingExample("a fox", ("fox", "hat"), (grade, grade))
+    with pytest.raises(
+        DataError, match=f"all 2 labels are {grade:g}, so that there is nothing to learn; give passages"
+    ):
+        task().resolve_config([query])
+    other = RankingExample("a dog", ("dog", "hat"), (1.0, 1.0))
+    assert task().resolve_config([query, other]).random_negatives, "passages of the other query are drawn as 0"
+
+
 @pytest.mark.parametrize(
     ("grades", "loss", "negatives"),
     [

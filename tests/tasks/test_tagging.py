@@ -227,6 +227,10 @@ def task_rows(task: Tagging, encoded: list[Any]) -> list[Any]:
             r"list\[0\]: tags\[1\] = 'I-B' of 'w2' behind 'B-A', which IOB2 does not allow; correct the tag",
         ),
         ({"tokens": ["w1"], "tags": ["I-A"]}, r"tags\[0\] = 'I-A' of 'w1' at the beginning, which IOB2 does not"),
+        (
+            {"tokens": ["w1", "w2"], "tags": ["B-A", "X-A"]},
+            r"tags\[1\] = 'X-A' of 'w2' behind 'B-A', which IOB2 does not",
+        ),
         ({"text": "w1", "spans": [[0, 9, "A"]]}, r"'spans\[0\]' = 0 to 9 lies outside the text"),
         ({"text": " "}, r"field 'text' = ' ' is empty"),
         ({"text": "w1"}, r"no field 'spans'"),
@@ -244,6 +248,13 @@ def test_bad_data_are_named(folder: Path, trained: Model) -> None:
         task_of(tokenizer, [{"text": "w1", "spans": []}])
     with pytest.raises(DataError, match=r"list\[1\]: tags\[0\] = 'I-A' of 'w1' at the beginning, which IOB2"):
         task_of(tokenizer, [{"tokens": ["w1"], "tags": ["B-A"]}, {"tokens": ["w1"], "tags": ["I-A"]}])
+    with pytest.raises(
+        DataError, match=r"list\[1\]: tags\[1\] = 'person' of 'w2' behind 'O', which IOB2 does not allow"
+    ):
+        task_of(
+            tokenizer,
+            [{"tokens": ["w1", "w2"], "tags": ["B-A", "I-A"]}, {"tokens": ["w1", "w2"], "tags": ["O", "person"]}],
+        )
     with pytest.raises(
         DataError, match=r"list\[0\]: span LOC at 0 to 2, 'w1': the label was not seen in training; known"
     ):

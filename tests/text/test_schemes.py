@@ -66,6 +66,10 @@ def test_io_joins_spans_that_meet() -> None:
     [
         ("NNP VBZ NNP", "plain"),
         ("O PER O", "plain"),
+        ("B I X", "plain"),
+        ("NN-TL B-1 VB", "plain"),
+        ("B-A I-A O X-A", "IOB2"),
+        ("B-A E-A S-A O person", "BMES"),
         ("B E S B M E", "BMES"),
         ("B-A E-A S-A", "BMES"),
         ("B-A L-A U-B O", "IOBES"),
@@ -93,6 +97,16 @@ def test_schemes_are_recognized(tags: str, scheme: Scheme) -> None:
         ("B M", "BMES", 1),
         ("I-A I-B", "IO", None),
         ("A O B", "plain", None),
+        ("B-A X-A", "IOB2", 1),
+        ("B-A E-A", "IOB2", 1),
+        ("O S-A", "IOB1", 1),
+        ("B-A b-A", "IOB2", 1),
+        ("B- I-", "IOB2", 0),
+        ("B-A O-A", "IOB2", 1),
+        ("B M E", "IOBES", 1),
+        ("B I E", "BMES", 1),
+        ("I-A B-A", "IO", 1),
+        ("B-A L-A U-A", "IOBES", None),
     ],
 )
 def test_what_a_scheme_forbids_is_found(tags: str, scheme: Scheme, number: int | None) -> None:

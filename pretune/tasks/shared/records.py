@@ -57,7 +57,8 @@ def iterate_examples(
     Args:
         skipped: counts bad records, which are left out; None where they are errors.
         more_columns: that are read beside those of the task.
-        unique_ids: two records of one id are an error, where a column of ids is read.
+        unique_ids: two records of one id are an error, where a column of ids is read; or, without one, two of a file,
+            where the task's form of records has ids.
         hidden: fields that the task does not see.
 
     Raises:
@@ -68,12 +69,14 @@ def iterate_examples(
     ids = next((column.name for column in columns if column.setting == _ID_SETTING), config.id)
     if ids is not None and ids not in [column.name for column in columns]:
         columns.append(Column(ids, _ID_SETTING, required=False))
-    seen: dict[str, Origin] = {}
+    seen: dict[tuple[str, str], Origin] = {}
     count = 0
     for record in read_records(data, columns, config, needs_labels, skipped=skipped):
         try:
             if unique_ids and ids is not None:
                 _check_id(record, ids, seen)
+            elif unique_ids and task.record_id is not None:
+                _check_id(record, task.record_id, seen, record.origin.source)
             example = task.read(record.without(hidden))
         except DataError as error:
             if skipped is None:
@@ -95,12 +98,17 @@ def _answer_fields(task: Task[ExampleT, RowAnswerT, PredictionT]) -> Set[str]:
     return needed - given
 
 
-def _check_id(record: Record, name: str, seen: dict[str, Origin]) -> None:
-    """Refuses the second record of an id."""
+def _check_id(record: Record, name: str, seen: dict[tuple[str, str], Origin], source: str = "") -> None:
+    """Refuses the second record of an id.
+
+    Args:
+        seen: where the first record of each id and source is.
+        source: within which ids differ; "" for everywhere.
+    """
     value = record.get(name)
     if is_missing(value) or value == "":
         return
-    first = seen.setdefault(str(value), record.origin)
+    first = seen.setdefault((str(value), source), record.origin)
     if first is not record.origin:
         raise record.error(
             f"field {name!r} = {str(value)[:40]!r} is the id of {first} too",

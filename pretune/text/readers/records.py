@@ -193,6 +193,9 @@ class Record(Mapping[str, object]):
                 f"label in field {name!r} is the list {str(value)[:40]}",
                 "give each row one label, or use --task multilabel, which learns several labels of one text",
             )
+        if isinstance(value, float):
+            reason = f"label in field {name!r} is {value}, which is no finite number"
+            raise self.error(reason, "write a number, or remove the row" + self._dropna(name))
         what = "empty" if is_empty else f"{str(value)[:40]!r}, neither text nor a number"
         remedy = "write one text or whole number, or remove the row"
         raise self.error(f"label in field {name!r} is {what}", remedy + self._dropna(name))
