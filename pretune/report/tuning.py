@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pretune.language import translate
+from pretune.places import Place
 from pretune.report.charts import Curve, draw
 from pretune.report.html import alert, card, folded, is_number, note, phrase, section, tiles
 from pretune.report.run_files import RunFiles
 from pretune.wording import percent
 
-_LAYER = re.compile(r"(.*?)(?:stack\.)?blocks\.(\d+)\.(.+)")
 _CURVES = 6  # colors that a chart has
 
 
@@ -81,8 +80,9 @@ def by_layer(title: str, values: Mapping[str, float]) -> str:
     """Draws values over layers, a curve for each role; nothing of fewer than two layers."""
     roles: dict[str, list[tuple[int, float]]] = {}
     for path, value in values.items():
-        if match := _LAYER.match(path):
-            roles.setdefault(f"{match[1]}{match[3]}", []).append((int(match[2]) + 1, value))
+        location = Place.of(path)
+        if location.layer is not None:
+            roles.setdefault(f"{location.side}{location.role}", []).append((location.layer + 1, value))
     curves = []
     for role, points in roles.items():
         x, y = np.asarray(sorted(points), dtype=np.float64).T

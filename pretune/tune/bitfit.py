@@ -11,7 +11,8 @@ from torch import nn
 
 from pretune import config
 from pretune.errors import UsageError
-from pretune.tune.surgery import Site, freeze_body, select_sites, whereabouts
+from pretune.places import Place
+from pretune.tune.surgery import Site, freeze_body, select_sites
 
 M = TypeVar("M", bound=nn.Module)
 RATE = 5e-4  # Ben Zaken et al., section 3: 1e-4 to 1e-3
@@ -58,7 +59,7 @@ def _bias_sites(model: nn.Module) -> list[Site]:
     sites = []
     for path, _ in model.named_parameters():
         if path.endswith("bias") and not path.startswith("heads."):
-            stack, layer, role = whereabouts(path)
+            location = Place.of(path)
             module = model.get_submodule(path.rpartition(".")[0])
-            sites.append(Site(path, role, stack, layer, module, ()))
+            sites.append(Site(path, location.role, location.stack, location.layer, module, ()))
     return sites

@@ -30,7 +30,8 @@ from pretune.nn.prefix import (
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.spans import KeyLayout
 from pretune.nn.stack import Stack
-from pretune.tune.surgery import Site, freeze_body, select_sites, whereabouts
+from pretune.places import Place
+from pretune.tune.surgery import Site, freeze_body, select_sites
 
 M = TypeVar("M", bound=nn.Module)
 RATE = 5e-3  # the authors' scripts of arXiv 2110.07602 for BoolQ and RTE
@@ -135,10 +136,11 @@ def attention_sites(model: nn.Module) -> list[Site]:
     has_sides = any(path == "encoder" for path, _ in model.named_modules())
     for path, module in model.named_modules():
         if isinstance(module, Attention | RelativeAttention):
-            stack, layer, role = whereabouts(path)
-            if has_sides:
-                role = f"{'encoder' if stack.startswith('encoder.') else 'decoder'}.{role}"
-            sites.append(Site(path, role, stack, layer, module, (partial(setattr, module, "prefix"),)))
+            location = Place.of(path)
+            role = f"{location.side or 'decoder.'}{location.role}" if has_sides else location.role
+            sites.append(
+                Site(path, role, location.stack, location.layer, module, (partial(setattr, module, "prefix"),))
+            )
     return sites
 
 

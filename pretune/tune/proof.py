@@ -9,7 +9,6 @@ which `still_zero` writes for bricks with a factor that begins as 0).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,12 +21,12 @@ from pretune.errors import IdleMethodError
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.rounded import count_rounded, rounded_tensors
 from pretune.nn.vocabulary import VocabularyBrick
+from pretune.places import Place
 from pretune.tune.method import TuningMethod
 from pretune.tune.surgery import projection_sites, vocabulary_sites
 from pretune.wording import counted, percent
 
 _COPIED = 0.25  # of all parameters at most, for those that learn to be copied, so that norms of differences are known
-_LAYER = re.compile(r"(.*?)(?:stack\.)?blocks\.(\d+)\.")
 _NAMED = 5  # parts that a message names
 
 
@@ -182,7 +181,7 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
     )
 
 
-def still_zero(model: nn.Module, kind: type[nn.Module], *tensors: str) -> list[str]:
+def still_zero(model: nn.Module, brick_type: type[nn.Module], *tensors: str) -> list[str]:
     """The bricks of a kind of which a tensor is still 0: a sentence for each, as `idle` of a method's file gives them.
 
     Args:
@@ -191,7 +190,7 @@ def still_zero(model: nn.Module, kind: type[nn.Module], *tensors: str) -> list[s
     return [
         f"{path}: {tensor} is still 0"
         for path, brick in model.named_modules()
-        if isinstance(brick, kind)
+        if isinstance(brick, brick_type)
         for tensor in tensors
         if not bool(getattr(brick, tensor).any())
     ]
@@ -207,8 +206,9 @@ def ranks_by_layer(ranks: Mapping[str, int]) -> dict[str, float]:
     """The mean rank of each layer's places, as metrics: `rank/layer.3`, `rank/encoder.layer.3`, `rank/vocabulary`."""
     groups: dict[str, list[int]] = {}
     for path, rank in ranks.items():
-        match = _LAYER.match(path)
-        groups.setdefault(f"{match[1]}layer.{match[2]}" if match else path, []).append(rank)
+        location = Place.of(path)
+        group = path if location.layer is None else f"{location.side}layer.{location.layer}"
+        groups.setdefault(group, []).append(rank)
     return {f"rank/{name}": sum(values) / len(values) for name, values in groups.items()}
 
 

@@ -1,16 +1,11 @@
 """Surgery: the sites of a built model where a method replaces bricks, found by role and by layer.
 
-A site's role is its path inside a layer, such as `attention.query` or `feedforward.up`, or its path in the model where
-it is in none, such as `heads.classification.linear`. `vocabulary` is the table of tokens, with every head that
-multiplies by it.
-
-A pattern names sites by a role or a part of it (`attention`, `query`), by layers (`layers[-2:]`), or by both
-(`layers[-2:].attention`); `head` is all that the heads have.
+Roles and patterns are those of `places`. The role `vocabulary` is the table of tokens, with every head that multiplies
+by it.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +21,9 @@ from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection, ProjectionBrick, named_bricks
 from pretune.nn.rounded import rounded_bricks
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
+from pretune.places import Place, PlacePattern
 
 VOCABULARY = "vocabulary"
-_IN_LAYER = re.compile(r"(.*?)blocks\.(\d+)\.(.+)")
-_PATTERN = re.compile(r"(layers(?:\[(-?\d*):(-?\d*)\])?(?:\.|$))?([a-z_][a-z_0-9.]*)?")
-_HEAD = re.compile(r"^head(?=\.|$)")
 _QUERY_AND_VALUE = {f"{attention}.{name}" for attention in ("attention", "cross") for name in ("query", "value")}
 
 
@@ -90,8 +83,8 @@ def projection_sites(model: nn.Module) -> list[Site]:
     for path, brick in named_bricks(model):
         if isinstance(brick, ProjectionBrick):
             parent, _, name = path.rpartition(".")
-            stack, layer, role = whereabouts(path)
-            sites.append(Site(path, role, stack, layer, brick, (partial(setattr, model.get_submodule(parent), name),)))
+            location, setter = Place.of(path), partial(setattr, model.get_submodule(parent), name)
+            sites.append(Site(path, location.role, location.stack, location.layer, brick, (setter,)))
     return sites
 
 
@@ -192,30 +185,10 @@ def merge_bricks(model: nn.Module) -> None:
             site.replace(Vocabulary.of(nn.Parameter(cast(VocabularyBrick, site.brick).dense().detach().clone())))
 
 
-def whereabouts(path: str) -> tuple[str, int | None, str]:
-    """Splits a path into stack, layer and role."""
-    match = _IN_LAYER.fullmatch(path)
-    return ("", None, path) if match is None else (match[1], int(match[2]), match[3])
-
-
-def _matches(pattern: str, sites: Sequence[Site], field: str) -> set[str]:
+def _matches(text: str, sites: Sequence[Site], field: str) -> set[str]:
     """Finds the paths of the sites that a pattern names."""
-    match = _PATTERN.fullmatch(pattern)
-    if match is None or not pattern:
-        raise UsageError(
-            f"{field}: {pattern!r} is no role; write one such as attention.query or layers[-2:].feedforward"
-        )
-    layers, first, last, role = match.groups()
-    bounds = slice(int(first) if first else None, int(last) if last else None)
-    counts = _layer_counts(sites)
-
-    def inside(site: Site) -> bool:
-        if layers is None:
-            return True
-        return site.layer is not None and site.layer in range(*bounds.indices(counts[site.stack]))
-
-    wanted = "." if role is None else f".{_HEAD.sub('heads', role)}."
-    return {site.path for site in sites if wanted in f".{site.role}." and inside(site)}
+    pattern, counts = PlacePattern.parse(text, field), _layer_counts(sites)
+    return {site.path for site in sites if pattern.matches(site.role, site.layer, counts.get(site.stack, 0))}
 
 
 def _layer_counts(sites: Sequence[Site]) -> dict[str, int]:

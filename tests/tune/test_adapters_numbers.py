@@ -16,8 +16,8 @@ from pretune.batch import ragged
 from pretune.interop.huggingface import load_model
 from pretune.models.model import LanguageModel
 from pretune.nn.bottleneck import Bottleneck
+from pretune.places import Place
 from pretune.tune.method import find_method
-from pretune.tune.surgery import whereabouts
 
 WANTED = load_file(Path(__file__).parents[1] / "oracles/adapters_oracle.safetensors")
 PLACES = {"houlsby-cross": ["attention", "cross", "feedforward"]}
@@ -38,11 +38,11 @@ def fill(model: LanguageModel) -> int:
     count = 0
     for path, module in model.named_modules():
         if isinstance(module, Bottleneck):
-            stack, layer, role = whereabouts(path)
+            place = Place.of(path)
             branches = ("attention", "cross", "feedforward")
-            branch = next((name for name in branches if name in role), "feedforward")  # beside which a parallel one is
+            branch = next((name for name in branches if name in place.role), "feedforward")  # of a parallel one
             for name, weight in module.named_parameters():
-                own = f"{'encoder.' if stack.startswith('encoder') else ''}{layer}.{branch}.{name}"
+                own = f"{place.side}{place.layer}.{branch}.{name}"
                 weight.data = values(own, tuple(weight.shape))
                 count += 1
     return count

@@ -81,7 +81,7 @@ def test_sites_by_role_and_layer() -> None:
     assert paths("vocabulary") == ["embedding.word"]
     assert paths("heads") == ["heads.mlm.transform.dense"]
     assert paths("attention.query", "query") == [f"stack.blocks.{n}.attention.query" for n in range(4)]
-    with pytest.raises(UsageError, match="is no role"):
+    with pytest.raises(UsageError, match=r"places: .*names no place; write one such as heads, layers\[0:2\] or"):
         paths("layers[x].query")
 
 
