@@ -11,7 +11,6 @@ fitted estimator can be copied and pickled; its model stands in `model_`, and `m
 from __future__ import annotations
 
 import shutil
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from pretune import api
 from pretune.errors import DataError, UsageError
 from pretune.interop.run_names import FACTS, GROWING, RECIPE
+from pretune.scratch import ScratchFolder
 
 __all__ = ["Tagger", "TextClassifier", "TextRegressor"]
 _LEFT_OUT = {*GROWING, RECIPE, FACTS, "data_stats.json"}
@@ -40,7 +40,7 @@ class ModelFiles:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._holder = tempfile.TemporaryDirectory(prefix="pretune-")
+        self._holder = ScratchFolder("model")
         self._model: api.Model | None = None
         for path in sorted(folder.iterdir()) if folder is not None else ():
             is_model = path.name not in _LEFT_OUT and not path.name.startswith(("checkpoint-", "initial", "."))
@@ -50,7 +50,7 @@ class ModelFiles:
     @property
     def folder(self) -> Path:
         """Where they are."""
-        return Path(self._holder.name)
+        return self._holder.path
 
     def load(self, device: str) -> api.Model:
         """The model, read once."""
@@ -129,8 +129,8 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
         if "second" in rows[0]:
             chosen["data.columns.second"] = "second"
         chosen |= dict(self.fields or {})
-        with tempfile.TemporaryDirectory(prefix="pretune-") as folder:
-            run = Path(folder) / "run"
+        with ScratchFolder("fit") as folder:
+            run = folder / "run"
             api.finetune(train=rows, model=str(self.model), task=task, output=str(run), **chosen)
             self.files_ = ModelFiles(run)
 

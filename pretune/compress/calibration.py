@@ -11,7 +11,6 @@ batches, of plain texts, but no loss.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +32,7 @@ from pretune.evaluate.stores import own_objective
 from pretune.generate.session import context_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective, wrap
+from pretune.scratch import ScratchFolder
 from pretune.tasks.shared.records import read_examples
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.samples.examples import ExampleView
@@ -133,12 +133,14 @@ def read_calibration(
             raise UsageError(f"calibration: data {', '.join(config.data)}: name one token store, or files alone")
         store = TokenStore.open(paths[0])
         store.check_tokenizer(tokenizer)
-        return _of_split(model, tokenizer, store.split("train"), config, draw, folder, length)
+        return _calibrate_on_split(model, tokenizer, store.split("train"), config, draw, folder, length)
     if _is_labelled(model, paths):
-        return _of_examples(model, tokenizer, paths, config, draw, folder, length)
-    with tempfile.TemporaryDirectory(prefix="pretune-calibration-") as scratch:
-        store = prepare(paths, tokenizer, Path(scratch) / "store", PrepareConfig(validation=0, processes=1))
-        return _of_split(model, tokenizer, store.split("train"), config, draw, folder, length, ", ".join(config.data))
+        return _calibrate_on_examples(model, tokenizer, paths, config, draw, folder, length)
+    with ScratchFolder("calibration") as scratch:
+        store = prepare(paths, tokenizer, scratch / "store", PrepareConfig(validation=0, processes=1))
+        return _calibrate_on_split(
+            model, tokenizer, store.split("train"), config, draw, folder, length, ", ".join(config.data)
+        )
 
 
 def _is_labelled(model: LanguageModel, paths: Sequence[Path]) -> bool:
@@ -148,7 +150,7 @@ def _is_labelled(model: LanguageModel, paths: Sequence[Path]) -> bool:
     return not plain and (bool(metadata.tasks) or metadata.task is not None or "classification" in model.heads)
 
 
-def _of_examples(
+def _calibrate_on_examples(
     model: LanguageModel,
     tokenizer: Tokenizer,
     paths: Sequence[Path],
@@ -166,7 +168,7 @@ def _of_examples(
     return _draw_samples(view, task, model, ", ".join(map(str, paths)), config.tokens, draw, tokenizer.vocabulary)
 
 
-def _of_split(
+def _calibrate_on_split(
     model: LanguageModel,
     tokenizer: Tokenizer,
     split: TokenSplit,
@@ -217,11 +219,11 @@ def _draw_samples(
     lengths = view.lengths(order)
     stop = int(np.searchsorted(np.cumsum(lengths), wanted)) + 1
     chosen, lengths = order[:stop], lengths[:stop]
-    build = partial(_plain, model, vocabulary) if objective is None else objective.build_batch
+    build = partial(_plain_batch, model, vocabulary) if objective is None else objective.build_batch
     batches = tuple(
         build(view.read(chosen[index], 0, 0, draw), draw) for index in by_length(lengths, min(_BUDGET, wanted))
     )
-    tokens = sum(_size(batch) for batch in batches)
+    tokens = sum(_token_count(batch) for batch in batches)
     if tokens < MINIMUM:
         raise DataError(
             f"{source}: {tokens:,} tokens are too few for calibration; at least {MINIMUM:,} are needed, and "
@@ -232,7 +234,7 @@ def _draw_samples(
     return Calibration(batches, objective, source, len(chosen), tokens, count)
 
 
-def _plain(model: LanguageModel, vocabulary: Vocabulary, rows: Iterable[Row], draw: Draw) -> Batch:
+def _plain_batch(model: LanguageModel, vocabulary: Vocabulary, rows: Iterable[Row], draw: Draw) -> Batch:
     """Texts between special tokens; an encoder-decoder writes what it reads."""
     del draw
     rows = list(rows)
@@ -243,5 +245,5 @@ def _plain(model: LanguageModel, vocabulary: Vocabulary, rows: Iterable[Row], dr
     return replace(ragged([np.concatenate([start, run[:-1]]) for run in runs]), source=ragged(runs))
 
 
-def _size(batch: Batch) -> int:
+def _token_count(batch: Batch) -> int:
     return len(batch.tokens) + (0 if batch.source is None else len(batch.source.tokens))

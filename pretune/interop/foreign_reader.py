@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,6 +34,7 @@ from pretune.interop.weight_names import architecture
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel, get_family
 from pretune.nn.heads import SequenceHead
+from pretune.scratch import ScratchFolder
 from pretune.text.tokenizer.folder import MODULES
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -169,8 +169,8 @@ def read_by_transformers(
 
 
 def _ask(folder: Path, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
-    with tempfile.TemporaryDirectory() as temporary:
-        question, reply = Path(temporary) / "request.json", Path(temporary) / "answer.json"
+    with ScratchFolder("transformers") as scratch:
+        question, reply = scratch / "request.json", scratch / "answer.json"
         question.write_text(json.dumps(request), encoding="utf-8")
         reason = run_script(folder, question, reply)
         if not reply.is_file():

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from pretune.errors import DataError
 from pretune.interop.export_target import TargetExport
 from pretune.interop.sample_lines import LINES, sample_lines
+from pretune.scratch import ScratchFolder
 
 PACKAGE = "xllamacpp"
 COUNT = 1_000
@@ -66,8 +66,8 @@ def _check_text(prompt: str, ours: Sequence[int], theirs: dict[str, Any], tie: f
 
 
 def _ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as temporary:
-        question, reply = Path(temporary) / "request.json", Path(temporary) / "answer.json"
+    with ScratchFolder("llamacpp") as scratch:
+        question, reply = scratch / "request.json", scratch / "answer.json"
         question.write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-P", str(_SCRIPT), str(path), str(question), str(reply)]
         try:

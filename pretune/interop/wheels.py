@@ -11,13 +11,13 @@ import re
 import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from pretune.disk import storage_errors
 from pretune.errors import DataError, MissingInputError
 from pretune.new_folder import NewFolder
+from pretune.scratch import ScratchFolder
 
 SIZE_LIMIT = 2 << 30
 COUNT_LIMIT = 10_000
@@ -67,8 +67,8 @@ def _unpacked(name: str, version: str, folder: Path) -> None:
     with storage_errors(folder, "unpack the wheel", kept), NewFolder(folder, "merge", wait=True) as draft:
         if folder.is_dir():
             return
-        with tempfile.TemporaryDirectory() as download:
-            unpack(_download(name, version, Path(download)), draft.path)
+        with ScratchFolder("wheel") as download:
+            unpack(_download(name, version, download), draft.path)
         draft.publish()
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pretune.evaluate.labelled import evaluate_examples
 from pretune.evaluate.read import find_source, read_with_tokenizer
 from pretune.evaluate.recorded import trained_task
 from pretune.interop.run_names import FACTS
+from pretune.scratch import ScratchFolder
 from pretune.seals import read_facts
 from pretune.text.readers.labelled import NamedData
 from pretune.train.automatic import SLOWER, Automatic, Choice, apply_choice, choose, facts_of_run
@@ -134,8 +134,8 @@ def _score(
     recipe: Recipe, choice: Choice, train_data: NamedData | None, validation_data: NamedData | None, run: Run
 ) -> float:
     """The score of a candidate on rows that it was not trained on."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        trial = _trial_recipe(apply_choice(recipe, choice.fields()), Path(folder) / "run", validation_data)
+    with ScratchFolder("search") as folder, _quiet():
+        trial = _trial_recipe(apply_choice(recipe, choice.fields()), folder / "run", validation_data)
         try:
             path = run(trial, train_data, validation_data)
         except DivergenceError:

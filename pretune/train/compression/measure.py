@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pretune.nn.cast import cast_to_bf16
 from pretune.nn.model_protocol import find_language_head
 from pretune.nn.rounded import count_rounded
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.scratch import ScratchFolder
 from pretune.text.store.manifest import MANIFEST
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -71,8 +71,8 @@ def score(
     if any(Path(name).suffix.lower() not in _PLAIN for name in data) and _has_task(model):
         task = trained_task(model, tokenizer.vocabulary, folder)
         return dict(evaluate_data(fuse(model), tokenizer, task, list(data), length))
-    with tempfile.TemporaryDirectory(prefix="pretune-evaluation-") as scratch:
-        store = Path(scratch) / "store"
+    with ScratchFolder("evaluation") as scratch:
+        store = scratch / "store"
         prepare(list(data), tokenizer, store, PrepareConfig(validation=0, processes=1))
         return _losses(model, tokenizer, store, folder, "train", length)
 
