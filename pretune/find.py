@@ -14,7 +14,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -95,6 +95,37 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
     if not _NAME.fullmatch(target) or target not in known:
         raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known, 0.6)}")
     return importlib.import_module(f"{root}.{axis}.{target}")
+
+
+def find_defining(axis: str, name: str, needed: Sequence[str], subject: str, root: str = "pretune") -> ModuleType:
+    """Returns the module of a variant, which defines everything that its axis needs.
+
+    Args:
+        axis, name, root: as of `find`.
+        needed: names that the file must define.
+        subject: what the message begins with, such as "tune: 'lora'".
+
+    Raises:
+        UsageError: as of `find`, or the file lacks some of the names.
+        MissingInputError: a path to a user's own file that does not exist.
+    """
+    module = find(axis, name, root)
+    missing = [each for each in needed if not hasattr(module, each)]
+    if missing:
+        raise UsageError(f"{subject} has no {' and no '.join(missing)}; its file must define {', '.join(needed)}")
+    return module
+
+
+def call_if_defined(module: ModuleType, name: str, *arguments: object, default: T) -> T:
+    """Calls a function that the file of a variant may define, and need not.
+
+    Args:
+        name: of the function.
+        arguments: of the call.
+        default: returned where the file does not define it.
+    """
+    function: Callable[..., T] | None = getattr(module, name, None)
+    return default if function is None else function(*arguments)
 
 
 def find_class(axis: str, name: str, base: type[T], root: str = "pretune") -> type[T]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pretune.errors import MissingInputError, UsageError
-from pretune.find import find, find_class, nearest, suggest, variants
+from pretune.find import call_if_defined, find, find_class, find_defining, nearest, suggest, variants
 from pretune.objectives.objective import Objective
 
 OWN = """
@@ -96,3 +96,14 @@ def test_a_module_that_fails_is_named(tmp_path, monkeypatch):
 def test_letters_that_changed_places_are_the_nearest() -> None:
     assert nearest("epxort", ["report", "export", "evaluate"]) == "export"
     assert nearest("xyz", ["report", "export"]) is None
+
+
+def test_what_a_users_own_file_must_and_may_define(tmp_path: Path) -> None:
+    path = tmp_path / "partial.py"
+    path.write_text("LEVEL = 3\ndef scale(a, b):\n    return LEVEL * (a + b)\ndef nothing():\n    return None\n")
+    module = find_defining("tune", str(path), ("LEVEL", "scale"), "tune: 'partial'")
+    assert call_if_defined(module, "scale", 1, 2, default=0) == 9
+    assert call_if_defined(module, "nothing", default=5) is None
+    assert call_if_defined(module, "absent", 1, 2, default=5) == 5
+    with pytest.raises(UsageError, match="tune: 'partial' has no apply and no Config; its file must define apply, LEV"):
+        find_defining("tune", str(path), ("apply", "LEVEL", "Config"), "tune: 'partial'")

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -41,7 +41,7 @@ from pretune import config as configuration
 from pretune.compress.calibration import Calibration
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.find import find, suggest, variants
+from pretune.find import call_if_defined, find_defining, suggest, variants
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -156,8 +156,8 @@ class CompressionMethod:
 
     def needs(self) -> set[str]:
         """What of the context the method cannot do without."""
-        function: Callable[[configuration.Config], Iterable[str]] | None = getattr(self.module, "needs", None)
-        return set() if function is None else set(function(self.config))
+        needs: Iterable[str] = call_if_defined(self.module, "needs", self.config, default=())
+        return set(needs)
 
     def check_needs(self, context: CompressContext) -> None:
         """Refuses a context that lacks what the method needs.
@@ -185,20 +185,16 @@ class CompressionMethod:
 
     def rounds(self) -> list[CompressionMethod]:
         """The method with the settings of each round; itself alone where it has no rounds."""
-        function: Callable[[configuration.Config], list[configuration.Config]] | None
-        function = getattr(self.module, "rounds", None)
-        return [self] if function is None else [replace(self, config=config) for config in function(self.config)]
+        configs: list[configuration.Config] = call_if_defined(self.module, "rounds", self.config, default=[self.config])
+        return [replace(self, config=config) for config in configs]
 
     def training(self, context: CompressContext) -> Mapping[str, object] | None:
         """Fields of the recipe of a training run that follows; None where none does."""
-        function: Callable[[configuration.Config, CompressContext], Mapping[str, object] | None] | None
-        function = getattr(self.module, "training", None)
-        return None if function is None else function(self.config, context)
+        return call_if_defined(self.module, "training", self.config, context, default=None)
 
     def acted(self, model: LanguageModel) -> list[str] | None:
         """What the method changed; None of a method that makes no such statement."""
-        function: Callable[[LanguageModel], list[str]] | None = getattr(self.module, "acted", None)
-        return None if function is None else function(model)
+        return call_if_defined(self.module, "acted", model, default=None)
 
 
 _REMEDIES: Mapping[str, str] = {
@@ -217,10 +213,7 @@ def find_compression(name: str, settings: Mapping[str, object]) -> CompressionMe
         UsageError: no such method, a file without `Config` and `apply`, or a bad setting.
         MissingInputError: a path to a user's own file that does not exist.
     """
-    module = find("compress", name)
-    missing = [part for part in ("Config", "apply") if not hasattr(module, part)]
-    if missing:
-        raise UsageError(f"compress: {name!r} has no {' and no '.join(missing)}; a method's file needs both")
+    module = find_defining("compress", name, ("Config", "apply"), f"compress: {name!r}")
     config_class: type[configuration.Config] = module.Config
     return CompressionMethod(name, configuration.validate(config_class, settings, f"compress.{name}"), module)
 

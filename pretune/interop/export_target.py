@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from pretune.disk import storage_errors, sync
 from pretune.errors import DataError, MissingPackageError, UsageError
-from pretune.find import find, suggest, variants
+from pretune.find import find_defining, suggest, variants
 from pretune.interop.foreign_reader import Uses
 from pretune.interop.plain_parts import stored_format
 from pretune.models.model import LanguageModel
@@ -110,12 +110,9 @@ def find_target(name: str) -> Target:
     is_name = "/" not in name and "." not in name
     if is_name and name.replace("-", "_") not in variants(AXIS):
         raise UsageError(f"--format {name}: no such format; {suggest(name, target_names(), 0.6)}")
-    module = find(AXIS, name.replace("-", "_") if is_name else name)
     needed = ("TYPES", "SUFFIX", "PACKAGES", "refuse", "write", "compare", "use")
-    missing = [part for part in needed if not hasattr(module, part)]
-    if missing:
-        raise UsageError(f"--format {name}: the file has no {' and no '.join(missing)}; a target's file needs them")
-    return cast(Target, module)
+    module_name = name.replace("-", "_") if is_name else name
+    return cast(Target, find_defining(AXIS, module_name, needed, f"--format {name}: the file"))
 
 
 def export_to(

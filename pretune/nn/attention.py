@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.errors import UsageError
-from pretune.find import find, variants
+from pretune.find import find, find_defining, variants
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.call import AttentionCall, Backend
 from pretune.nn.dropout import DropoutSite
@@ -35,10 +34,7 @@ def prefer_backend(model: nn.Module, name: str) -> None:
         UsageError: no such backend, or a file without `refuse` and `attend`.
         MissingInputError: a path to a file that does not exist.
     """
-    backend = find("nn.backends", name)
-    missing = [part for part in ("refuse", "attend") if not hasattr(backend, part)]
-    if missing:
-        raise UsageError(f"attention backend {name!r} has no {' and no '.join(missing)}; a backend's file needs both")
+    backend = find_defining("nn.backends", name, ("refuse", "attend"), f"attention backend {name!r}")
     for module in model.modules():
         if isinstance(module, Attention):
             module.preferred = (cast(Backend, backend),)

@@ -28,7 +28,7 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TypeVar, cast
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.find import find
+from pretune.find import call_if_defined, find, find_defining
 from pretune.loss import Term
 
 M = TypeVar("M", bound=nn.Module)
@@ -71,14 +71,13 @@ class TuningMethod:
 
     def terms(self, model: nn.Module) -> list[Term]:
         """The method's own parts of the loss, for one step, named `tune.<name>` in the metrics."""
-        function: Callable[[nn.Module], list[Term]] | None = getattr(self.module, "terms", None)
-        return [] if function is None else [replace(term, name=f"tune.{term.name}") for term in function(model)]
+        terms: list[Term] = call_if_defined(self.module, "terms", model, default=[])
+        return [replace(term, name=f"tune.{term.name}") for term in terms]
 
     @property
     def has_stages(self) -> bool:
         """Whether there may be steps without a gradient for some of the parameters that learn."""
-        function: Callable[[configuration.Config], bool] | None = getattr(self.module, "has_stages", None)
-        return function is not None and function(self.config)
+        return call_if_defined(self.module, "has_stages", self.config, default=False)
 
     def before_step(self, model: nn.Module, fraction: float) -> None:
         """Prepare for an optimizer step.
@@ -86,10 +85,7 @@ class TuningMethod:
         Args:
             fraction: how much of the run is done, from 0 to 1.
         """
-        function: Callable[[nn.Module, configuration.Config, float], None] | None
-        function = getattr(self.module, "before_step", None)
-        if function is not None:
-            function(model, self.config, fraction)
+        call_if_defined(self.module, "before_step", model, self.config, fraction, default=None)
 
     def after_step(self, model: nn.Module, fraction: float) -> None:
         """React to an optimizer step.
@@ -97,14 +93,12 @@ class TuningMethod:
         Args:
             fraction: how much of the run is done, from 0 to 1.
         """
-        function: Callable[[nn.Module, float], None] | None = getattr(self.module, "after_step", None)
-        if function is not None:
-            function(model, fraction)
+        call_if_defined(self.module, "after_step", model, fraction, default=None)
 
     def changes(self, model: nn.Module) -> set[str]:
         """Names of parameters that change in the run although they do not learn at its start."""
-        function: Callable[[nn.Module], Iterable[str]] | None = getattr(self.module, "changes", None)
-        return set() if function is None else set(function(model))
+        names: Iterable[str] = call_if_defined(self.module, "changes", model, default=())
+        return set(names)
 
     @property
     def may_be_surgery(self) -> bool:
@@ -166,37 +160,32 @@ class TuningMethod:
         Raises:
             UsageError: what the method learns does not add up.
         """
-        function = getattr(self.module, "weighted_sum", None)
-        if function is None:
+        total: tuple[str, configuration.Config, dict[str, Tensor]] | None
+        total = call_if_defined(self.module, "weighted_sum", parts, weights, default=None)
+        if total is None:
             raise UsageError("what it learns is no change of a matrix, so that sums of it mean nothing")
-        name, config, tensors = function(parts, weights)
+        name, config, tensors = total
         return TuningMethod(name, config, self.module if name == self.name else find("tune", name)), tensors
 
     def finished(self, model: nn.Module) -> TuningMethod:
         """The method with the settings of a finished run; its model may lose what served training alone."""
-        function: Callable[[nn.Module, configuration.Config], configuration.Config] | None = None
-        function = getattr(self.module, "finished", None)
-        return self if function is None else replace(self, config=function(model, self.config))
+        return replace(self, config=call_if_defined(self.module, "finished", model, self.config, default=self.config))
 
     def acted(self, model: nn.Module) -> list[str] | None:
         """What the method says that it changed; None of a method that makes no such statement."""
-        function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "acted", None)
-        return None if function is None else function(model)
+        return call_if_defined(self.module, "acted", model, default=None)
 
     def idle(self, model: nn.Module) -> list[str]:
         """The parts of the method that should act and do not, a sentence each that begins with the place."""
-        function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "idle", None)
-        return [] if function is None else function(model)
+        return call_if_defined(self.module, "idle", model, default=[])
 
     def is_ready(self, model: nn.Module) -> bool:
         """Whether the weights may be those of the finished model; always, unless the method says otherwise."""
-        function: Callable[[nn.Module], bool] | None = getattr(self.module, "is_ready", None)
-        return function is None or function(model)
+        return call_if_defined(self.module, "is_ready", model, default=True)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
         """The rank at each place, of a method that chooses them."""
-        function: Callable[[nn.Module], dict[str, int]] | None = getattr(self.module, "ranks", None)
-        return {} if function is None else function(model)
+        return call_if_defined(self.module, "ranks", model, default={})
 
 
 def _copy_without_memory(model: M) -> M:
@@ -220,10 +209,7 @@ def find_method(name: str, settings: object) -> TuningMethod:
         UsageError: no such method, a file without `Config` and `apply`, or a bad setting.
         MissingInputError: a path to a user's own file that does not exist.
     """
-    module = find("tune", name)
-    missing = [part for part in ("Config", "apply") if not hasattr(module, part)]
-    if missing:
-        raise UsageError(f"tune: {name!r} has no {' and no '.join(missing)}; a method's file needs both")
+    module = find_defining("tune", name, ("Config", "apply"), f"tune: {name!r}")
     config_class: type[configuration.Config] = module.Config
     tree = settings if isinstance(settings, Mapping) else {}
     return TuningMethod(name, configuration.validate(config_class, tree, f"tune.{name}"), module)

@@ -174,7 +174,7 @@ def test_a_users_own_file(tmp_path: Path) -> None:
     prune.apply(model, prune.Config(sparsity=str(path), rate=0.25), context)
     assert not model.stack.blocks[0].attention.query.weight[:, :8].any()  # type: ignore[union-attr,index]
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(UsageError, match="has no function sparsify"):
+    with pytest.raises(UsageError, match="has no sparsify; its file must define sparsify"):
         find_sparsity(str(tmp_path / "empty.py"))
     (tmp_path / "broken.py").write_text("def sparsify(weight, moments, rate, group):\n    return weight / 0\n")
     with pytest.raises(DataError, match="gives no finite matrix"):

@@ -189,7 +189,7 @@ def test_a_format_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_format_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("NAME = 'mine'")
-    with pytest.raises(UsageError, match="does not define BITS, GROUP, pack, dense, product"):
+    with pytest.raises(UsageError, match="has no BITS and no GROUP and no pack and no dense and no product; its"):
         find_format(str(tmp_path / "mine.py"))
     with pytest.raises(UsageError, match="did you mean 'q8_0'"):
         find_format("q8")

@@ -46,7 +46,7 @@ def test_it_is_tried_first(tmp_path: Path) -> None:
 
 def test_what_is_no_backend_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("PRIORITY = 1\n")
-    with pytest.raises(UsageError, match="has no refuse and no attend; a backend's file needs both"):
+    with pytest.raises(UsageError, match="has no refuse and no attend; its file must define refuse, attend"):
         prefer_backend(Attention(16, 2, CAUSAL), str(tmp_path / "empty.py"))
     with pytest.raises(UsageError, match="did you mean 'flash'"):
         prefer_backend(Attention(16, 2, CAUSAL), "flsh")

@@ -19,7 +19,7 @@ from pretune.compress.pruning.structure import check_plain
 from pretune.compress.values.inputs import Inputs
 from pretune.compress.walk import walk
 from pretune.errors import DataError, UsageError
-from pretune.find import find
+from pretune.find import find_defining
 from pretune.models.model import LanguageModel
 from pretune.nn.projection import Projection, named_projections
 from pretune.wording import counted, percent
@@ -49,9 +49,7 @@ def find_sparsity(name: str) -> Sparsity:
         UsageError: no such file, or one without `sparsify`.
         MissingInputError: a path to a user's own file that does not exist.
     """
-    module = find("compress.sparsity", name)
-    if not hasattr(module, "sparsify"):
-        raise UsageError(f"prune: sparsity {name!r} has no function sparsify(weight, moments, rate, group)")
+    module = find_defining("compress.sparsity", name, ("sparsify",), f"prune: sparsity {name!r}")
     return Sparsity(name, module.sparsify, bool(getattr(module, "READS_INPUTS", False)))
 
 
@@ -69,9 +67,9 @@ def sparsify_model(
         UsageError: a projection that a method has replaced, or whose width is no multiple of M.
         DataError: a result that is not finite, or inputs that are not.
     """
-    bricks = _bricks(model, group)
+    bricks = _plain_projections(model, group)
     done = 0
-    inputs = _inputs(model, context) if method.reads_inputs else ((path, None) for path in bricks)
+    inputs = _inputs_by_path(model, context) if method.reads_inputs else ((path, None) for path in bricks)
     for path, known in inputs:
         if path not in bricks:
             continue
@@ -86,10 +84,10 @@ def sparsify_model(
         brick.weight.copy_(sparse)
         done += 1
         context.progress(done, len(bricks), "projections")
-    _report(list(bricks.values()), context)
+    _note_sparsity(list(bricks.values()), context)
 
 
-def _bricks(model: LanguageModel, group: tuple[int, int]) -> dict[str, Projection]:
+def _plain_projections(model: LanguageModel, group: tuple[int, int]) -> dict[str, Projection]:
     """The plain projections of the layers, by their paths."""
     bricks: dict[str, Projection] = {}
     for path, brick in named_projections(model):
@@ -106,7 +104,7 @@ def _bricks(model: LanguageModel, group: tuple[int, int]) -> dict[str, Projectio
     return bricks
 
 
-def _inputs(model: LanguageModel, context: CompressContext) -> Iterator[tuple[str, Inputs | None]]:
+def _inputs_by_path(model: LanguageModel, context: CompressContext) -> Iterator[tuple[str, Inputs | None]]:
     """The inputs of every projection, as they are once those before it were changed."""
     for layer in walk(model, context.get_calibration(), context.half):
         pending = list(layer.sites)
@@ -116,11 +114,11 @@ def _inputs(model: LanguageModel, context: CompressContext) -> Iterator[tuple[st
             pending = [site for site in pending if site not in seen.sites]
 
 
-def _report(bricks: Sequence[Projection], context: CompressContext) -> None:
+def _note_sparsity(bricks: Sequence[Projection], context: CompressContext) -> None:
     """Says what zeros are good for: nothing that runs, and a smaller file once it is compressed."""
     numbers = sum(brick.weight.numel() for brick in bricks)
     zeros = sum(int((brick.weight == 0).sum()) for brick in bricks)
-    packed = sum(len(pa.compress(_bytes(brick.weight), codec="zstd", asbytes=True)) for brick in bricks)
+    packed = sum(len(pa.compress(_fp32_bytes(brick.weight), codec="zstd", asbytes=True)) for brick in bricks)
     context.note(
         f"prune: {zeros:,} of {numbers:,} weights in {counted(len(bricks), 'projection')} are zero "
         f"({percent(zeros / max(1, numbers))}); a zero is multiplied as any number is, so the model is no faster, and "
@@ -129,5 +127,5 @@ def _report(bricks: Sequence[Projection], context: CompressContext) -> None:
     )
 
 
-def _bytes(weight: Tensor) -> bytes:
+def _fp32_bytes(weight: Tensor) -> bytes:
     return weight.detach().float().cpu().contiguous().numpy().tobytes()

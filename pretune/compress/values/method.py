@@ -24,7 +24,7 @@ from torch import Tensor
 from pretune import config as configuration
 from pretune.compress.values.inputs import Inputs
 from pretune.errors import UsageError
-from pretune.find import find
+from pretune.find import find_defining
 from pretune.nn.formats.format import Format
 from pretune.nn.formats.levels import LevelFormat
 
@@ -71,10 +71,7 @@ def find_values(name: str, settings: Mapping[str, object]) -> Values:
         UsageError: no such way, a file without `Config` and `choose`, or a bad setting.
         MissingInputError: a path to a user's own file that does not exist.
     """
-    module = find("compress.values", name)
-    missing = [part for part in ("Config", "choose") if not hasattr(module, part)]
-    if missing:
-        raise UsageError(f"values: {name!r} has no {' and no '.join(missing)}; its file needs both")
+    module = find_defining("compress.values", name, ("Config", "choose"), f"values: {name!r}")
     config_class: type[configuration.Config] = module.Config
     return Values(name, configuration.validate(config_class, settings, f"values.{name}"), module)
 

@@ -9,8 +9,7 @@ from typing import Literal, Protocol, cast
 import torch
 from torch import Tensor
 
-from pretune.errors import UsageError
-from pretune.find import find
+from pretune.find import find_defining
 from pretune.nn.activation import Activation
 from pretune.nn.packed import Product
 
@@ -63,11 +62,8 @@ def find_format(name: str) -> Format:
         UsageError: no such format, or a file that lacks what a format must define.
         MissingInputError: no such file.
     """
-    module = find("formats", name, root="pretune.nn")
-    lacking = [part for part in ("NAME", "BITS", "GROUP", "pack", "dense", "product") if not hasattr(module, part)]
-    if lacking:
-        raise UsageError(f"formats: {name!r} does not define {', '.join(lacking)}; see pretune/nn/formats/format.py")
-    return cast(Format, module)
+    needed = ("NAME", "BITS", "GROUP", "pack", "dense", "product")
+    return cast(Format, find_defining("formats", name, needed, f"formats: {name!r}", root="pretune.nn"))
 
 
 def vocabulary_format(name: str) -> str:
