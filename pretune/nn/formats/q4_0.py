@@ -11,32 +11,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretune.nn.activation import Activation
-from pretune.nn.formats.format import InputRounding, Packed
-from pretune.nn.formats.levels import half_bytes, half_problem, half_scales, nibbles, reciprocal
-from pretune.nn.formats.rounded_matmul import derived_product
-from pretune.nn.packed import Product
+from pretune.nn.formats.blocks import GROUP, BlockFormat, join_blocks
+from pretune.nn.formats.levels import nibbles, reciprocal
 
 NAME = "q4_0"
 BITS = 4.5
 VOCABULARY = "q8_0"  # what the vocabulary has beside such layers
-GROUP = 32
 LOWEST, HIGHEST, SCALED = -8, 7, 32
 
 
 def _exact_scales(weight: Tensor) -> Tensor:
+    """The value of largest size in each group is -8. Shape: (out, in) -> (out, in / 32) fp32."""
     groups = weight.view(len(weight), -1, GROUP)
     return groups.gather(2, groups.abs().argmax(2, keepdim=True))[..., 0] / LOWEST
-
-
-def scales(weight: Tensor) -> Tensor:
-    """The value of largest size in each group is -8. Shape: (out, in) -> (out, in / 32) fp32, rounded to fp16."""
-    return _exact_scales(weight).half().float()
-
-
-def problem(weight: Tensor) -> str | None:
-    """Values whose scale fp16 cannot hold. Shape: (out, in)."""
-    return half_problem(_exact_scales(weight))
 
 
 def pack(weight: Tensor) -> dict[str, Tensor]:
@@ -50,33 +37,9 @@ def pack(weight: Tensor) -> dict[str, Tensor]:
 def assemble(levels: Tensor, scales: Tensor) -> dict[str, Tensor]:
     """Stores whole numbers and scales. Shape: (out, in), (out, in / 32)."""
     lower, upper = (levels.clamp(LOWEST, HIGHEST) + 8).to(torch.uint8).view(*scales.shape, 2, GROUP // 2).unbind(2)
-    return {"blocks": torch.cat([half_bytes(scales), lower | upper << 4], 2).flatten(1)}
+    return join_blocks(scales, lower | upper << 4)
 
 
-def _blocks(tensors: Packed) -> Tensor:
-    """Shape: (out, in / 32, bytes of a block) uint8."""
-    return tensors["blocks"].view(len(tensors["blocks"]), -1, GROUP // 2 + 2)
-
-
-def stored_scales(tensors: Packed) -> Tensor:
-    """Shape: (out, in / 32) fp32."""
-    return half_scales(_blocks(tensors))
-
-
-def levels(tensors: Packed) -> tuple[Tensor, Tensor]:
-    """The whole numbers and the scales. Shape: (out, in) int8, (out, in / 32) fp32."""
-    blocks = _blocks(tensors)
-    return nibbles(blocks), half_scales(blocks)
-
-
-def dense(tensors: Packed) -> Tensor:
-    """Shape: (out, in) fp32."""
-    values, scale = levels(tensors)
-    return (values.view(*scale.shape, GROUP) * scale[..., None]).flatten(1)
-
-
-def product(
-    tensors: Packed, bias: Tensor | None, activation: Activation | None = None, inputs: InputRounding = "exact"
-) -> Product:
-    """Multiplies by packed rows. Shape: (T, in) -> (T, out)."""
-    return derived_product(dense, tensors, bias, activation, inputs, NAME)
+_FORMAT = BlockFormat(NAME, GROUP // 2, _exact_scales, nibbles)
+scales, problem, stored_scales = _FORMAT.scales, _FORMAT.problem, _FORMAT.stored_scales
+levels, dense, product = _FORMAT.levels, _FORMAT.dense, _FORMAT.product
