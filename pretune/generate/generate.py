@@ -132,7 +132,7 @@ def _check_memory(
     Args:
         rows: prompts that are decoded together.
         capacity: tokens of a sequence.
-        is_native: the kernels may decode, which have a copy of the weights.
+        is_native: our kernels may decode.
 
     Raises:
         UsageError: there is not as much memory, with what would need less.
@@ -146,7 +146,7 @@ def _check_memory(
     copies = 2 if config.beams > 1 else 1  # a cache is copied while its rows are reordered
     needed = rows * config.beams * (copies * cache + scores)
     head = find_language_head(model, "next")
-    copy = bytes_to_pack(model, head, tokenizer.vocabulary.size) if head is not None and is_native else 0
+    copy = 0 if head is None else bytes_to_pack(model, head, tokenizer.vocabulary.size, is_native=is_native)
     needed += copy
     what = f"decoding {rows} prompts of up to {capacity:,} tokens with {config.beams} beams"
     what += f", beside a copy of the weights of {copy / 1e9:,.1f} GB for the kernels," if copy else ""

@@ -28,6 +28,7 @@ from pretune.native.lowering import program_bytes
 from pretune.native.program import CacheShape, Program, StepResult
 from pretune.nn.block import DecoderBlock
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.packed import bytes_to_pack as product_bytes
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.memory import check_memory
 
@@ -91,18 +92,21 @@ def native_model(model: LanguageModel, head: VocabularyHead, vocabulary: int) ->
     return planned
 
 
-def bytes_to_pack(model: LanguageModel, head: VocabularyHead, vocabulary: int) -> int:
-    """Bytes that a copy of the weights for the kernels will take; 0 where it is there already, or torch decodes.
+def bytes_to_pack(model: LanguageModel, head: VocabularyHead, vocabulary: int, *, is_native: bool = True) -> int:
+    """Bytes that a copy of the weights will take, for our kernels or for torch's; 0 where it is there already.
 
     Args:
         head, vocabulary: as of `native_model`.
+        is_native: our kernels may decode, where they know the model.
     """
-    planned = _planned(model, head, vocabulary)
-    return program_bytes(planned) if isinstance(planned, Program) else 0
+    planned = _planned(model, head, vocabulary) if is_native else None
+    if isinstance(planned, Program):
+        return program_bytes(planned)
+    return 0 if planned is not None else sum(product_bytes(product) for product in model.products or ())
 
 
 def _planned(model: LanguageModel, head: VocabularyHead, vocabulary: int) -> NativeModel | Program | None:
-    if not model.is_derived or not native.available():
+    if model.products is None or not native.available():
         return None
     known = _models.setdefault(model, {})
     key = (id(head), vocabulary)

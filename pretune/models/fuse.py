@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 import torch
@@ -45,15 +45,17 @@ class Products:
     Attributes:
         merges: a tuned projection that is linear becomes one matmul; else its base is shared, and its change apart.
         kept: by the weights, with these, which stay alive.
+        used: by the model that is fused.
     """
 
     merges: bool = True
     kept: dict[tuple[object, ...], tuple[object, Product]] = field(default_factory=dict)
+    used: list[Product] = field(default_factory=list)
 
     def joined(self, bricks: Sequence[ProjectionBrick], activation: Activation | None = None) -> Product | None:
         """As `joined_product`, made once for the same weights."""
         if not all(type(brick) is Projection for brick in bricks):
-            return joined_product(bricks, activation)
+            return self._use(joined_product(bricks, activation))
         weights = [cast(Projection, brick).dense() for brick in bricks]
         return self._once(
             (activation, *(id(w) for pair in weights for w in pair)),
@@ -74,7 +76,12 @@ class Products:
             if product is None:
                 return None
             self.kept[key] = (weights, product)
-        return self.kept[key][1]
+        return self._use(self.kept[key][1])
+
+    def _use(self, product: Product | None) -> Product | None:
+        if product is not None and not any(product is each for each in self.used):
+            self.used.append(product)
+        return product
 
 
 @torch.no_grad()
@@ -86,12 +93,12 @@ def fuse(model: LanguageModel, products: Products | None = None) -> LanguageMode
     Args:
         products: of other models, to share what is derived of common weights.
     """
-    shared = products or Products()
+    shared = Products() if products is None else replace(products, used=[])
     blocks = [FusedBlock.of(block, shared) or block for block in model.stack.blocks]
     heads = {role: _head(head, shared) for role, head in model.heads.items()}
     stack = _with(model.stack, blocks=nn.ModuleList(blocks))
     out = _with(model, stack=stack, heads=nn.ModuleDict(heads)).eval()
-    out.is_derived = True
+    out.products = tuple(shared.used)
     return out
 
 

@@ -99,7 +99,7 @@ class LanguageModel(nn.Module):
         constraints: what the files demand of the texts that it writes.
         vectors: how texts become vectors, where the files or the training say it.
         default_pooling: how they do where nothing says it.
-        is_derived: it is another model's form for use (`models.fuse`), whose weights do not change.
+        products: what a form for use (`models.fuse`), whose weights do not change, multiplies by; None in other models.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class LanguageModel(nn.Module):
         self.constraints = GenerationConstraints()
         self.metadata = Metadata()
         self.extra_weights: dict[str, Tensor] = {}
-        self.is_derived = False
+        self.products: tuple[Callable[[Tensor], Tensor], ...] | None = None
         self.kept: frozenset[str] = frozenset()  # frozen weights that are in no file, so that deltas hold them
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:

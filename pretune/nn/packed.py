@@ -36,11 +36,18 @@ class LazyProduct:
 
     Args:
         make: makes it, of weights that do not change any more.
+        size: bytes of the copy.
     """
 
-    def __init__(self, make: Callable[[], Product]) -> None:
+    def __init__(self, make: Callable[[], Product], size: int) -> None:
         self._make: Callable[[], Product] | None = make
+        self._size = size
         self._product: Product | None = None
+
+    @property
+    def bytes_to_pack(self) -> int:
+        """Bytes that the copy will take; 0 where it is there."""
+        return self._size if self._product is None else 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Shape: (T, in) -> (T, out)."""
@@ -50,6 +57,11 @@ class LazyProduct:
                 self._product = self._make()
             self._make = None
         return self._product(x)
+
+
+def bytes_to_pack(product: Product) -> int:
+    """Bytes of the copy of its weights that a product makes when it first runs; 0 of one that makes none."""
+    return int(getattr(product, "bytes_to_pack", 0))
 
 
 def constant_product(weight: Tensor, bias: Tensor | None, activation: Activation | None = None) -> Product:
@@ -63,7 +75,7 @@ def constant_product(weight: Tensor, bias: Tensor | None, activation: Activation
     if not packable(weight):
         plain: Product = lambda x: F.linear(x, weight, bias)  # noqa: E731
         return plain if activation is None else lambda x: activation(plain(x))
-    return LazyProduct(lambda: _packed_product(weight, bias, activation))
+    return LazyProduct(lambda: _packed_product(weight, bias, activation), weight.nbytes)
 
 
 def _packed_product(weight: Tensor, bias: Tensor | None, activation: Activation | None) -> Product:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
-from pretune.nn.packed import LazyProduct, Product, constant_product
+from pretune.nn.packed import LazyProduct, Product, bytes_to_pack, constant_product
 from pretune.nn.quick_protocol import QuickProtocolMeta
 
 
@@ -151,9 +151,23 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
         return joined
     if all(multiplies_by_dense(brick) for brick in bricks):
         parts = [brick.dense() for brick in bricks]
-        return LazyProduct(lambda: _concatenated(parts, activation))
+        return LazyProduct(lambda: _concatenated(parts, activation), sum(weight.nbytes for weight, _ in parts))
     products = [product for product in (brick.product(activation) for brick in bricks) if product is not None]
-    return (lambda x: torch.cat([product(x) for product in products], -1)) if len(products) == len(bricks) else None
+    return _SideBySide(products) if len(products) == len(bricks) else None
+
+
+class _SideBySide:
+    """Products of the same rows, with their outputs side by side."""
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        self._products = products
+
+    @property
+    def bytes_to_pack(self) -> int:
+        return sum(bytes_to_pack(product) for product in self._products)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([product(x) for product in self._products], -1)
 
 
 def _concatenated(parts: Sequence[tuple[Tensor, Tensor | None]], activation: Activation | None) -> Product:

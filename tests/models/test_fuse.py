@@ -13,12 +13,18 @@ import torch
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
+from pretune import native
 from pretune.batch import OutputRows, ragged
+from pretune.compress.method import CompressContext
+from pretune.compress.quantize import Config, apply
+from pretune.draw import Draw
+from pretune.generate.native_steps import bytes_to_pack
 from pretune.generate.session import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
+from pretune.nn.packed import bytes_to_pack as product_bytes
 from pretune.nn.projection import Projection
 from pretune.runtime.device import inference_context, is_bf16
 
@@ -88,6 +94,40 @@ def test_an_encoder_gives_the_same(
             assert (new - wanted).abs().mean() < 1.5 * (old - wanted).abs().mean()
         else:
             assert (new - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_bytes_that_torch_packs_are_counted(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    """All matrices where oneDNN lays them out; else those of query, key and value, which become one."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512" if packed else "AVX2")
+    monkeypatch.setattr(native, "available", lambda: False)
+    derived = fuse(model)
+    blocks = model.stack.blocks
+    every = [p for block in blocks for p in block.parameters() if p.dim() == 2]
+    joined = [getattr(block.attention, name).weight for block in blocks for name in ("query", "key", "value")]
+    counted = [*every, model.heads["clm"].weight] if packed else joined
+    head = derived.heads["clm"]
+    assert bytes_to_pack(derived, head, 300) == sum(p.nbytes for p in counted)
+    assert bytes_to_pack(model, model.heads["clm"], 300) == 0
+    logits_of(derived, 1)
+    assert bytes_to_pack(derived, head, 300) == 0
+
+
+@pytest.mark.parametrize("name", ["int8", "q8_0", "q4_0", "bf16"])
+def test_the_copies_of_rounded_weights_are_counted(model: LanguageModel, name: str) -> None:
+    rounded = apply(copy.deepcopy(model), Config(format=name), CompressContext(TOKENIZER, Draw(0)))
+    derived = fuse(rounded.eval())
+    held = sum(tensor.nbytes for product in derived.products for tensor in product.tensors.values())
+    counted = sum(map(product_bytes, derived.products))
+    assert held > 0
+    assert counted == (held if native.available() else 0)
+    rows = torch.ones(3, model.width)
+    for product in derived.products:
+        if product.dense({key: each[:1] for key, each in product.tensors.items()}).shape[1] == model.width:
+            product(rows)
+            assert product_bytes(product) == 0
 
 
 def test_halve_keeps_ties_norms_and_positions(model: LanguageModel) -> None:

@@ -76,6 +76,22 @@ class Kernels:
         y = self._torch(round_inputs(x) if self._inputs == "int8" else x)
         return y if self._bias is None else y + self._bias.to(y.dtype)
 
+    @property
+    def bytes_to_pack(self) -> int:
+        """Bytes of the copy that the first rows will make; 0 where it is there, or none is made on this machine."""
+        tensors = list(self._tensors.values())
+        if tensors[0].device.type != "cpu":
+            return 0
+        if native.available():
+            return 0 if "_matrix" in self.__dict__ else sum(tensor.nbytes for tensor in tensors)
+        is_packed = packable(tensors[0].new_empty(0, dtype=torch.bfloat16))
+        if not is_packed or "_torch" in self.__dict__ or self._name == "int8":
+            return 0
+        if self._name in _TORCH:
+            return tensors[0].nbytes
+        row = self._dense({name: tensor[:1] for name, tensor in self._tensors.items()})
+        return 2 * len(tensors[0]) * row.shape[1]
+
     @cached_property
     def _matrix(self) -> native.PackedMatrix:
         return native.PackedMatrix(native.matrix_of(cast(Any, self._name), self._tensors))

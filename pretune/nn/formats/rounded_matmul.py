@@ -6,6 +6,7 @@ once more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,13 +71,26 @@ def derived_product(
         (T, in) -> (T, out)
     """
     kernels = None if kernel is None else Kernels(kernel, dense, tensors, bias, inputs)
+    return _DerivedProduct(dense, tensors, bias, activation, inputs, kernels)
+
+
+@dataclass(frozen=True)
+class _DerivedProduct:
+    dense: Dense
+    tensors: Packed
+    bias: Tensor | None
+    activation: Activation | None
+    inputs: InputRounding
+    kernels: Kernels | None
+
+    @property
+    def bytes_to_pack(self) -> int:
+        return 0 if self.kernels is None else self.kernels.bytes_to_pack
 
     @torch.no_grad()
-    def run(x: Tensor) -> Tensor:
-        y = None if kernels is None else kernels.multiply(x)
+    def __call__(self, x: Tensor) -> Tensor:
+        y = None if self.kernels is None else self.kernels.multiply(x)
         if y is None:
-            y = rounded_matmul(round_inputs(x) if inputs == "int8" else x, dense, tensors)
-            y = y if bias is None else y + bias.to(y.dtype)
-        return y if activation is None else activation(y)
-
-    return run
+            y = rounded_matmul(round_inputs(x) if self.inputs == "int8" else x, self.dense, self.tensors)
+            y = y if self.bias is None else y + self.bias.to(y.dtype)
+        return y if self.activation is None else self.activation(y)
