@@ -1,4 +1,4 @@
-"""What folders of adapters have in common: how one is recognised, how its base is found, how it is written."""
+"""What folders of adapters have in common: how one is recognised, read and written, and its base found."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretune.disk import storage_errors
-from pretune.errors import MissingInputError
-from pretune.interop.safety import read_json
+from pretune.errors import DataError, MissingInputError
+from pretune.interop.safety import read_bin, read_header, read_json
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.model import LanguageModel
 from pretune.new_folder import NewFolder
@@ -88,6 +89,45 @@ class AdapterFiles:
                 check(folder.path)
             write_seal(folder.path, path)
             folder.publish(last=CONFIG)
+
+
+def read_fields(path: Path, library: str) -> dict[str, Any]:
+    """The fields of an adapter's configuration.
+
+    Args:
+        path: of the folder.
+        library: whose format it is in, for the message.
+
+    Raises:
+        MissingInputError: no adapter there.
+        DataError: damaged.
+    """
+    if not (path / CONFIG).is_file():
+        raise MissingInputError(f"{path}: no adapter of {library} here (no {CONFIG})")
+    return read_json(path / CONFIG)
+
+
+def read_tensors(path: Path, safe: str, pickled: str) -> dict[str, Tensor]:
+    """The tensors of a folder in fp32, whichever of two kinds of files they are in; a pickle holds no code.
+
+    Args:
+        safe, pickled: names of the files, one of which is to be there.
+
+    Raises:
+        MissingInputError: neither file.
+        DataError: damaged or hostile.
+    """
+    if (path / safe).is_file():
+        read_header(path / safe)
+        tensors = load_file(path / safe)
+    elif (path / pickled).is_file():
+        tensors = read_bin(path / pickled)
+    else:
+        raise MissingInputError(f"{path}: no tensors of the adapter ({safe} or {pickled}); bring the whole folder")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise DataError(f"{path}: tensor {name[:200]!r} holds something else than finite numbers; damaged")
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def named_base(path: Path, field: str, base: Path | str | None = None) -> Path:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError
 from pretune.interop.adapter_files import CONFIG
 from pretune.interop.peft import contents as plain
-from pretune.interop.safety import read_bin, read_header
 
 Found = plain.Found
 WEIGHTS, BIN = "adapter.safetensors", "pytorch_adapter.bin"
@@ -47,17 +44,17 @@ class Contents(plain.Contents):
     head: dict[str, Any] | None = None
     head_tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    def take_added(self, kind: str) -> Found:
+    def take_added(self, container: str) -> Found:
         """Removes the tensors that were added to modules.
 
         Args:
-            kind: what `adapters` calls the place: `adapters` or `loras`.
+            container: what `adapters` calls the place: `adapters` or `loras`.
 
         Raises:
             DataError: a tensor of another adapter, or of something else.
         """
         name = re.escape(str(self.outer["name"]))
-        pattern = re.compile(rf"(.+)\.{kind}\.{name}\.(.+)")
+        pattern = re.compile(rf"(.+)\.{container}\.{name}\.(.+)")
         by_module: Found = {}
         for full in [*self.tensors]:
             match = pattern.fullmatch(_current(full))
@@ -91,23 +88,3 @@ def _current(name: str) -> str:
     for old, new in _OLD_NAMES.items():
         name = name.replace(f".{old}.", f".{new}.")
     return name
-
-
-def read_tensors(path: Path, safe: str, pickled: str) -> dict[str, Tensor]:
-    """The tensors of a folder, whichever of its two kinds of files they are in; a pickle holds tensors and no code.
-
-    Raises:
-        MissingInputError: neither file.
-        DataError: damaged or hostile.
-    """
-    if (path / safe).is_file():
-        read_header(path / safe)
-        tensors = load_file(path / safe)
-    elif (path / pickled).is_file():
-        tensors = read_bin(path / pickled)
-    else:
-        raise MissingInputError(f"{path}: neither {safe} nor {pickled} is there; bring the whole folder")
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise DataError(f"{path}: tensor {name[:200]!r} holds something else than finite numbers; damaged")
-    return {name: tensor.float() for name, tensor in tensors.items()}

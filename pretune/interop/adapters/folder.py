@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError
 from pretune.field_table import check_fields, shown_value
 from pretune.find import find, variants
 from pretune.interop.adapter_files import (
@@ -24,6 +24,8 @@ from pretune.interop.adapter_files import (
     freeze_base,
     learned_of,
     named_base,
+    read_fields,
+    read_tensors,
 )
 from pretune.interop.adapters import heads
 from pretune.interop.adapters.contents import (
@@ -34,7 +36,6 @@ from pretune.interop.adapters.contents import (
     NAME,
     WEIGHTS,
     Contents,
-    read_tensors,
 )
 from pretune.interop.adapters.fields import FORMAT_VERSION, HEAD, OUTER, TABLES
 from pretune.interop.adapters.places import places_of
@@ -88,14 +89,12 @@ def read_contents(path: Path) -> tuple[Contents, ModuleType]:
         MissingInputError: no adapter there, or no tensors of it.
         DataError: damaged or hostile files, or a method or field that pretune does not do.
     """
-    if not (path / CONFIG).is_file():
-        raise MissingInputError(f"{path}: no adapter here (no {CONFIG})")
+    outer = read_fields(path, "the library adapters")
     if (path / _FUSION).exists():
         raise DataError(
             f"{path / _FUSION}: several adapters are fused by attention, which pretune does not do; use them in the "
             "library adapters, or read the folder of one adapter"
         )
-    outer = read_json(path / CONFIG)
     check_fields(path / CONFIG, outer, OUTER)
     fields = outer.get("config")
     if not isinstance(fields, dict) or not isinstance(outer.get("name"), str):
@@ -118,12 +117,12 @@ def _method(path: Path, fields: dict[str, Any]) -> str:
     Raises:
         DataError: a method that pretune has not.
     """
-    kind, mode = fields.get("architecture"), fields.get("composition_mode", "add")
-    if kind in (None, "bottleneck"):
+    architecture_name, mode = fields.get("architecture"), fields.get("composition_mode", "add")
+    if architecture_name in (None, "bottleneck"):
         return "bottleneck"
-    if kind == "lora" and isinstance(mode, str) and mode in _LORA_MODES:
+    if architecture_name == "lora" and isinstance(mode, str) and mode in _LORA_MODES:
         return _LORA_MODES[mode]
-    field, value = ("composition_mode", mode) if kind == "lora" else ("architecture", kind)
+    field, value = ("composition_mode", mode) if architecture_name == "lora" else ("architecture", architecture_name)
     raise DataError(
         f"{path / CONFIG}: field {field!r} = {shown_value(value)}: pretune reads bottleneck adapters (no "
         "architecture), lora and (IA)^3 (lora, composition_mode scale); use this adapter in the library adapters"

@@ -13,12 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from safetensors.torch import load_file
-
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError
 from pretune.field_table import check_fields
 from pretune.find import find, variants
-from pretune.interop.adapter_files import CONFIG, AdapterFiles, ExportedAdapter, freeze_base, learned_of, named_base
+from pretune.interop.adapter_files import (
+    CONFIG,
+    AdapterFiles,
+    ExportedAdapter,
+    freeze_base,
+    learned_of,
+    named_base,
+    read_fields,
+    read_tensors,
+)
 from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.huggingface import load_model, read_body
 from pretune.interop.peft import saved
@@ -27,7 +34,6 @@ from pretune.interop.peft.fields import FORMAT_VERSION, TABLES
 from pretune.interop.peft.modules import ModuleTable
 from pretune.interop.peft.surgery import untuned
 from pretune.interop.recorded_heads import HeadMakers
-from pretune.interop.safety import read_bin, read_header, read_json
 from pretune.interop.weight_names import architecture, body_prefixes, file_names, plain_name
 from pretune.models.head_table import HEAD_CLASSES, classes_of
 from pretune.models.model import LanguageModel
@@ -79,9 +85,7 @@ def read_contents(path: Path) -> Contents:
         MissingInputError: no adapter there, or no tensors of it.
         DataError: damaged or hostile files, or a type or field that pretune does not do.
     """
-    if not (path / CONFIG).is_file():
-        raise MissingInputError(f"{path}: no adapter of PEFT here (no {CONFIG})")
-    fields = read_json(path / CONFIG)
+    fields = read_fields(path, "PEFT")
     peft_type = fields.get("peft_type")
     if not isinstance(peft_type, str) or peft_type not in TABLES:
         raise DataError(
@@ -89,17 +93,7 @@ def read_contents(path: Path) -> Contents:
             "the adapter in peft, and use the merged model"
         )
     check_fields(path / CONFIG, fields, TABLES[peft_type])
-    if (path / WEIGHTS).is_file():
-        read_header(path / WEIGHTS)
-        tensors = load_file(path / WEIGHTS)
-    elif (path / BIN).is_file():
-        tensors = read_bin(path / BIN)
-    else:
-        raise MissingInputError(f"{path}: no tensors of the adapter ({WEIGHTS} or {BIN}); bring the whole folder")
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise DataError(f"{path}: tensor {name[:200]!r} holds something else than finite numbers; damaged")
-    return Contents(str(path), fields, {name: tensor.float() for name, tensor in tensors.items()})
+    return Contents(str(path), fields, read_tensors(path, WEIGHTS, BIN))
 
 
 def find_base(path: Path, base: Path | str | None = None) -> Path:
