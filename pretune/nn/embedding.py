@@ -9,6 +9,7 @@ from pretune.batch import Layout
 from pretune.nn.dropout import Dropout
 from pretune.nn.prefix import Behind
 from pretune.nn.prompt import NO_PROMPT, LongerRun, Prompt
+from pretune.nn.tuned import with_layout
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
@@ -140,4 +141,4 @@ class Embedding(nn.Module):
         if self.segment is not None:
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
         x = self.dropout(self.norm(x), layout.keys)
-        return x if self.project is None else self.project(x)  # type: ignore[no-any-return]
+        return x if self.project is None else with_layout(self.project, x, layout)

@@ -98,6 +98,8 @@ class GroupedBrick(TunedBrick[B], Generic[B]):
             nothing here.
     """
 
+    needs_group = True
+
     def __init__(self, base: B, members: Sequence[nn.Module | None]) -> None:
         super().__init__(base)
         self.members = nn.ModuleList(cast("list[nn.Module]", members))

@@ -14,6 +14,7 @@ from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection
+from pretune.nn.tuned import with_keys
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 PoolPosition = Literal["first", "last", "mean"]
@@ -44,9 +45,9 @@ class Transform(nn.Module):
         self.activation = activation
         self.norm = norm
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (K, width) -> (K, out)."""
-        return self.norm(self.activation(self.dense(rows)))  # type: ignore[no-any-return]
+        return self.norm(self.activation(with_keys(self.dense, rows, keys)))  # type: ignore[no-any-return]
 
 
 class VocabularyHead(nn.Module):
@@ -121,37 +122,46 @@ class VocabularyHead(nn.Module):
             return self.weight is vocabulary.weight
         return self.vocabulary is vocabulary
 
+    def states(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
+        """Rows as the vocabulary is multiplied by them. Shape: (K, width) -> (K, width of the vocabulary)."""
+        return _before(self.transform, rows, keys)
+
     def forward(self, rows: Tensor) -> Tensor:
         """Shape: (K, width) -> (K, V)."""
         return self.vocabulary.scores(self.transform(rows), self.bias)
 
-    def loss(self, rows: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, rows: Tensor, labels: Tensor, smoothing: float = 0.0, *, keys: RowKeys | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Gives the summed cross-entropy, without ever holding all scores.
 
         Args:
             smoothing: fraction of each target that is spread over all tokens.
+            keys: of the rows.
 
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
-        hidden = self._padded(rows)
+        hidden = self._padded(rows, keys)
         if not smoothing:  # which a user's own vocabulary may not know
             return self.vocabulary.loss(hidden, labels, self.bias)
         return self.vocabulary.loss(hidden, labels, self.bias, smoothing)
 
-    def sampled_loss(self, rows: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sampled_loss(
+        self, rows: Tensor, labels: Tensor, drawn: Tensor, *, keys: RowKeys | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Does as `loss`, with a token drawn from the distribution of each row.
 
         Shape:
             drawn: (K,) fp64, uniform in [0, 1); return: loss, correct, (K,) int64
         """
-        return self.vocabulary.sampled_loss(self._padded(rows), labels, drawn, self.bias)
+        return self.vocabulary.sampled_loss(self._padded(rows, keys), labels, drawn, self.bias)
 
-    def _padded(self, rows: Tensor) -> Tensor:
+    def _padded(self, rows: Tensor, keys: RowKeys | None) -> Tensor:
         if rows.device.type == "cpu" and len(rows):  # fewer different shapes
-            rows = F.pad(rows, (0, 0, 0, bucket_remainder(len(rows))))
-        out: Tensor = self.transform(rows)
-        return out
+            more = bucket_remainder(len(rows))
+            rows, keys = F.pad(rows, (0, 0, 0, more)), None if keys is None else keys.padded(more)
+        return self.states(rows, keys)
 
 
 class Pooler(nn.Module):
@@ -169,7 +179,7 @@ class Pooler(nn.Module):
 
     def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (N, width) -> (N, width)."""
-        return self.activation(self.dense(self.dropout(rows, keys)))
+        return self.activation(with_keys(self.dense, self.dropout(rows, keys), keys))
 
 
 class Activate(nn.Module):
@@ -232,8 +242,13 @@ class SequenceHead(nn.Module):
         """Shape: (T, width) -> (N, classes)."""
         pooled = pool(hidden, layout, self.pool_position)  # (N, width)
         keys = None if layout.keys is None else layout.keys.at(layout.first.clamp(max=len(hidden) - 1))
-        pooled = self.pooler(pooled, keys) if isinstance(self.pooler, Pooler) else self.pooler(pooled)
-        return self.linear(self.dropout(pooled, keys))  # type: ignore[no-any-return]
+        pooled = _before(self.pooler, pooled, keys)
+        return with_keys(self.linear, self.dropout(pooled, keys), keys)
+
+
+def _before(module: nn.Module, rows: Tensor, keys: RowKeys | None) -> Tensor:
+    """What stands before a head's last layer makes of rows, with their keys where it may draw. Shape: (K, any)."""
+    return module(rows, keys) if isinstance(module, Pooler | Transform) else module(rows)  # type: ignore[no-any-return]
 
 
 def score_output(problem_type: ProblemType, labels: int) -> ScoreOutput:
@@ -283,7 +298,7 @@ class RowHead(nn.Module):
 
     def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (K, width) -> (K, size)."""
-        return self.linear(self.dropout(self.transform(rows), keys))  # type: ignore[no-any-return]
+        return with_keys(self.linear, self.dropout(_before(self.transform, rows, keys), keys), keys)
 
 
 class TokenClassificationHead(RowHead):
@@ -345,6 +360,6 @@ class DetectionHead(nn.Module):
         self.activation = activation
         self.linear = Projection(width, 1)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (K, width) -> (K,), above 0 for yes."""
-        return self.linear(self.activation(self.dense(rows))).squeeze(1)  # type: ignore[no-any-return]
+        return with_keys(self.linear, self.activation(with_keys(self.dense, rows, keys)), keys).squeeze(1)

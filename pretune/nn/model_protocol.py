@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, Layout
+from pretune.batch import Batch, Layout, RowKeys
 from pretune.errors import UsageError
 from pretune.nn.activation import Activation
 from pretune.nn.cache import Cache
@@ -51,8 +51,14 @@ class ModelOutput:
         Shape:
             index: (K,) int64; return: (K, width)
         """
-        row = index if self.rows is None else torch.searchsorted(self.rows, index)
-        return self.last_hidden_state.index_select(0, row)
+        return self.last_hidden_state.index_select(0, self._own(index))
+
+    def keys_at(self, index: Tensor) -> RowKeys | None:
+        """The keys of these rows, by which heads drop values; None where nothing is drawn. Shape: index: (K,) int64."""
+        return None if self.layout.keys is None else self.layout.keys.at(self._own(index))
+
+    def _own(self, index: Tensor) -> Tensor:
+        return index if self.rows is None else torch.searchsorted(self.rows, index)
 
 
 @dataclass(frozen=True)

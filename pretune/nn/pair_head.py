@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pretune.batch import RowKeys
 from pretune.nn.dropout import Dropout
 from pretune.nn.projection import Projection
+from pretune.nn.tuned import with_keys
 
 
 class PairHead(nn.Module):
@@ -39,5 +40,5 @@ class PairHead(nn.Module):
         Shape:
             first, second: (N, width); return: (N, classes)
         """
-        pairs = torch.tanh(self.dense(torch.cat([first, second], dim=1)))
-        return self.linear(self.dropout(pairs, keys))  # type: ignore[no-any-return]
+        pairs = torch.tanh(with_keys(self.dense, torch.cat([first, second], dim=1), keys))
+        return with_keys(self.linear, self.dropout(pairs, keys), keys)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from pretune.batch import Layout
 from pretune.nn.projection import Projection
 from pretune.nn.rotary import Rotary
+from pretune.nn.tuned import with_keys
 
 _PRIOR = -4.0  # score of a pair of which nothing is known: nearly all pairs of a text are false
 _GROUP = 1 << 21  # scores that are computed at once
@@ -88,7 +89,8 @@ class TokenPairHead(nn.Module):
     def _project(self, rows: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Shape: (T, width) -> (T, labels, size), twice."""
         shape = (len(rows), len(self.labels), self.size)
-        return self.rotary(self.queries(rows).view(shape), layout), self.rotary(self.keys(rows).view(shape), layout)
+        queries, keys = (with_keys(brick, rows, layout.keys).view(shape) for brick in (self.queries, self.keys))
+        return self.rotary(queries, layout), self.rotary(keys, layout)
 
     def _scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Shape: (..., labels, n, size) twice -> (..., labels, n, n) fp32."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Layout
+from pretune.batch import Layout, RowKeys
 from pretune.nn.activation import Activation
 from pretune.nn.packed import Product
 from pretune.nn.projection import Projection, ProjectionBrick, is_packed
@@ -41,9 +41,14 @@ class LowRankChange:
 class TunedBrick(nn.Module, Generic[B]):
     """A change of what a brick reads, of what it answers, or of both; a subclass gives the change.
 
+    Attributes:
+        needs_group: it asks the layout which adapter reads a sequence, and cannot be called with rows alone.
+
     Args:
         base: any brick that is called with rows and their layout, or with rows alone, as norms are.
     """
+
+    needs_group: ClassVar[bool] = False
 
     def __init__(self, base: B) -> None:
         super().__init__()
@@ -106,6 +111,23 @@ def with_layout(brick: nn.Module, x: Tensor, layout: Layout) -> Tensor:
         x: (T, in); return: (T, out)
     """
     return brick(x, layout) if isinstance(brick, TunedBrick) else brick(x)  # type: ignore[no-any-return]
+
+
+def with_keys(brick: nn.Module, rows: Tensor, keys: RowKeys | None) -> Tensor:
+    """The answer of a brick of a head, which is called with rows alone; what is tuned there drops them by their keys.
+
+    Args:
+        keys: of the rows; None where nothing is drawn, or torch's generator draws.
+
+    Shape:
+        rows: (K, in); return: (K, out)
+    """
+    if keys is None or not isinstance(brick, TunedBrick) or brick.needs_group:
+        return brick(rows)  # type: ignore[no-any-return]
+    count, device = len(rows), rows.device
+    offsets = torch.arange(count + 1, dtype=torch.int32, device=device)
+    layout = Layout((1,) * count, offsets, torch.zeros(count, dtype=torch.int64, device=device), keys)
+    return brick(rows, layout)  # type: ignore[no-any-return]
 
 
 class TunedProjection(TunedBrick[nn.Module]):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.heads import SINGLE_LABEL, PoolPosition, ProblemType, SequenceHead, pool
+from pretune.nn.tuned import with_keys
 
 _COSINE = (
     4.0  # weight of a cosine beside the numbers of two vectors of length 1, so that few examples suffice to use it
@@ -77,7 +78,9 @@ class VectorHead(SequenceHead):
 
     def forward(self, hidden: Tensor, layout: Layout, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
-        return self.linear(self.vectors(hidden, layout, pairs))  # type: ignore[no-any-return]
+        sequences = layout.first if pairs is None else layout.first[pairs[0]]
+        keys = None if layout.keys is None else layout.keys.at(sequences)
+        return with_keys(self.linear, self.vectors(hidden, layout, pairs), keys)
 
     def set_linear(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         """Takes over what was fitted. Shape: weight: (classes, width); bias: (classes,)"""

@@ -76,5 +76,6 @@ class CausalLanguageModelling(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at every position."""
         _, label = batch.targets[self.name]
-        total, correct = get_head(model, self.role, VocabularyHead).loss(output.last_hidden_state, label)
+        head = get_head(model, self.role, VocabularyHead)
+        total, correct = head.loss(output.last_hidden_state, label, keys=output.layout.keys)
         return [Term(self.name, total, len(label), self.config.weight, correct)]

@@ -214,7 +214,8 @@ class MaskedLanguageModelling(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens; the head sees no other row."""
         index, label = batch.targets[self.name]
-        total, correct = get_head(model, self.role, VocabularyHead).loss(output.at(index), label)
+        head, keys = get_head(model, self.role, VocabularyHead), output.keys_at(index)
+        total, correct = head.loss(output.at(index), label, keys=keys)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

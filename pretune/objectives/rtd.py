@@ -134,15 +134,16 @@ class ReplacedTokenDetection(Objective):
     def forward(self, model: TrainableModel, batch: Batch) -> list[Term]:
         """Two passes: the generator over the masked text, the model over what it makes of it."""
         index, label = batch.targets[GENERATOR]
-        rows = self.generator(batch).at(index)
+        generated = self.generator(batch)
         drawn = batch.targets["sample"][1].double() / _FINE
         total, correct, sampled = get_head(self.generator, self._masked[0].name, VocabularyHead).sampled_loss(
-            rows, label, drawn
+            generated.at(index), label, drawn, keys=generated.keys_at(index)
         )
         judged, _ = batch.targets[self.name]
         replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (sampled != label).float())
         output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, sampled), output_rows=None))
-        answer, truth = get_head(model, self.name, DetectionHead)(output.at(judged)).float(), replaced[judged]
+        head = get_head(model, self.name, DetectionHead)
+        answer, truth = head(output.at(judged), output.keys_at(judged)).float(), replaced[judged]
         detection = F.binary_cross_entropy_with_logits(answer, truth, reduction="sum")
         right = ((answer.detach() > 0) == (truth > 0)).sum()
         return [

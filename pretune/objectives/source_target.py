@@ -81,5 +81,6 @@ class SourceTarget(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at every position of the target."""
         _, label = batch.targets[self.name]
-        total, correct = get_head(model, ROLE, VocabularyHead).loss(output.last_hidden_state, label)
+        head = get_head(model, ROLE, VocabularyHead)
+        total, correct = head.loss(output.last_hidden_state, label, keys=output.layout.keys)
         return [Term(self.name, total, len(label), self.config.weight, correct)]

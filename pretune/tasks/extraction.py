@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -284,8 +285,9 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         is_known = torch.zeros_like(counts, dtype=torch.bool)
         is_known[numbers] = True
         number = is_known.cumsum(dim=0) - 1  # of each known sequence among them
-        hidden = output.at(index[is_known[owner]])
-        layout = Layout.of(counts[is_known].tolist(), hidden.device)
+        rows = index[is_known[owner]]
+        hidden = output.at(rows)
+        layout = replace(Layout.of(counts[is_known].tolist(), hidden.device), keys=output.keys_at(rows))
         total = output.last_hidden_state.float().sum() * 0.0
         for table, head in enumerate(self.pair_heads(model)):
             some = pairs[:, 0] == table

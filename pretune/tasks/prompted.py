@@ -274,7 +274,7 @@ class Prompted(Task[PromptedExample, list[float], Answer]):
         index, label = batch.targets[self.name]
         if not self.uses_words_loss:
             head = get_head(model, self.sort.role, VocabularyHead)
-            total, correct = head.loss(output.at(index), label)
+            total, correct = head.loss(output.at(index), label, keys=output.keys_at(index))
             return [Term(self.name, total, len(label), self.config.weight, correct)]
         scores = self._label_scores(self._word_scores(model, output, batch))[index]
         total = F.cross_entropy(scores, label, reduction="sum") if len(label) else scores.sum() * 0.0

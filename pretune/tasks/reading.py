@@ -246,7 +246,8 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         width = layout.max_length + 1
         none = layout.last if model.is_causal else layout.first
         head = get_head(model, self.role, SpanHead)
-        logits: Tensor = head(output.at(torch.cat([none, rows]))).float()
+        index = torch.cat([none, rows])
+        logits: Tensor = head(output.at(index), output.keys_at(index)).float()
         table = logits.new_full((layout.count * width, 2), -math.inf)
         places = torch.cat([torch.arange(layout.count, device=slots.device) * width, slots])
         return table.index_copy(0, places, logits).view(layout.count, width, 2)

@@ -221,5 +221,6 @@ class SparseProduct(float):
 def splade_vectors(head: VocabularyHead, output: ModelOutput, count: int) -> Tensor:
     """The weights of all tokens in each text, of the first `count` texts. Shape: return: (count, V) fp32."""
     bounds = output.layout.bounds[: count + 1]
-    rows = head.transform(output.last_hidden_state[: bounds[-1]])
+    index = torch.arange(bounds[-1], device=output.last_hidden_state.device)
+    rows = head.states(output.at(index), output.keys_at(index))
     return saturate(largest_scores(rows, values_for(head.vocabulary, rows), head.bias, bounds))

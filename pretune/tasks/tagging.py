@@ -276,7 +276,8 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
 
     def _logits(self, model: TrainableModel, output: ModelOutput, index: Tensor) -> Tensor:
         """Shape: index (K,); return: (K, tags) fp32."""
-        logits: Tensor = get_head(model, self.role, TokenClassificationHead)(output.at(index))
+        head = get_head(model, self.role, TokenClassificationHead)
+        logits: Tensor = head(output.at(index), output.keys_at(index))
         return logits.float()
 
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[UnitTags]:

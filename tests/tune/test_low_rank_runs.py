@@ -88,3 +88,15 @@ def test_each_method_has_a_rate_of_its_own() -> None:
     tree = {"task": "classification", "tune": "lora", "model": {"init": "base"}, "budget": {"steps": 1}}
     assert Recipe.model_validate(tree).optimizer.lr == 5e-4
     assert Recipe.model_validate({**tree, "optimizer": {"lr": 1e-3}}).optimizer.lr == 1e-3
+
+
+def test_micro_batches_change_no_decision_in_a_head(base: Path, tmp_path: Path) -> None:
+    tune = {"lora": {"places": ["head", "layers[:1].attention"], "rank": 2, "dropout": 0.5}}
+    runs = [
+        run(base, tmp_path / str(parts), "lora", tune=tune, data={"accumulate": parts}, budget={"steps": 3})
+        for parts in (1, 4)
+    ]
+    one, two = (load_file(pretrain(each) / "delta.safetensors") for each in runs)
+    assert any(name.startswith("heads.") for name in one)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)

@@ -74,11 +74,11 @@ def _observed_vocabulary(
 ) -> Iterator[None]:
     compute = head.loss
 
-    def loss(rows: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    def loss(rows: Tensor, labels: Tensor, smoothing: float = 0.0, **more: Any) -> tuple[Tensor, Tensor]:
         seen.setdefault(role, HeadScores(head, rows=rows[: len(labels)]))
         if skips_loss:
             return rows.new_zeros((), dtype=torch.float32), labels.new_zeros(())
-        return compute(rows, labels, smoothing) if smoothing else compute(rows, labels)
+        return compute(rows, labels, smoothing, **more)
 
     head.__dict__["loss"] = loss
     try:

@@ -250,8 +250,7 @@ class GenerationTask(Task[GenerationExampleT, WrittenRow, GenerationPrediction],
         index, label = batch.targets[self.name]
         smoothing = self.config.label_smoothing if self.training else 0.0
         head = get_head(model, self.role, VocabularyHead)
-        rows = output.at(index)
-        total, correct = head.loss(rows, label, smoothing) if smoothing else head.loss(rows, label)
+        total, correct = head.loss(output.at(index), label, smoothing, keys=output.keys_at(index))
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
     def select_validation(self, rows: Sequence[Row]) -> None:
