@@ -162,7 +162,9 @@ class Distilled(Objective):
 
     def passes(self, model: TrainableModel, batch: Batch) -> list[tuple[TrainableModel, Batch]]:
         """The wrapped objective's, and the teacher's forward."""
-        teacher = replace(batch, targets={}) if not self._reads_all else replace(batch, targets={}, output_rows=None)
+        teacher = (
+            replace(batch, targets={}) if not self._needs_all_rows else replace(batch, targets={}, output_rows=None)
+        )
         return [*self.objective.passes(model, batch), (cast(TrainableModel, self.teacher.model), teacher)]
 
     # -- the teacher ----------------------------------------------------------------------------------------------
@@ -197,7 +199,7 @@ class Distilled(Objective):
         return [self.objective] if members is None else [each for each in members if isinstance(each, Objective)]
 
     @property
-    def _reads_all(self) -> bool:
+    def _needs_all_rows(self) -> bool:
         """Whether the terms read all rows of the last layer, or other layers."""
         return bool(self.distil.weights.keys() - {"soft", "vectors"}) or (
             "vectors" in self.distil.weights and self._pooling != "cls"
@@ -252,26 +254,26 @@ class Distilled(Objective):
     def forward(self, model: TrainableModel, batch: Batch) -> list[Term]:
         """A pass of the model, one of the teacher, and the terms of both."""
         reads_layers = bool(self.distil.weights.keys() & LAYER_TERMS)
-        whole = replace(batch, output_rows=None) if self._reads_all else batch
+        whole = replace(batch, output_rows=None) if self._needs_all_rows else batch
         with self._observed(model, side=0) as calls:
             output = model(whole, layers=True) if reads_layers else model(whole)
         with observed_heads(model) as heads:
-            labelled = self.objective.loss(model, output, batch)
-        weights = {term.name: term.weight for term in labelled}
+            label_terms = self.objective.loss(model, output, batch)
+        weights = {term.name: term.weight for term in label_terms}
         with torch.no_grad():
             with self._observed(self.teacher, side=1) as their_calls:
-                expected = self.teacher(whole, layers=True) if reads_layers else self._answers(whole)
+                teacher_output = self.teacher(whole, layers=True) if reads_layers else self._teacher_output(whole)
             with observed_heads(cast(TrainableModel, self.teacher), skips_loss=True) as their_heads:
                 if self._comparisons:
-                    self.objective.loss(cast(TrainableModel, self.teacher), expected, batch)
-        outputs = (output, expected)
-        taught = self._soft_terms(model, outputs, batch, (heads, their_heads), weights)
+                    self.objective.loss(cast(TrainableModel, self.teacher), teacher_output, batch)
+        outputs = (output, teacher_output)
+        distil_terms = self._soft_terms(model, outputs, batch, (heads, their_heads), weights)
         with torch.autocast(batch.tokens.device.type, enabled=False):
-            taught += self._layer_terms(outputs, (calls, their_calls), batch)
-            taught += self._vector_terms(outputs, batch)
+            distil_terms += self._layer_terms(outputs, (calls, their_calls), batch)
+            distil_terms += self._vector_terms(outputs, batch)
         if not self.training:  # the loss of validation is that of labels, as without a teacher
-            return [*labelled, *(replace(term, weight=0.0) for term in taught)]
-        return [*(replace(term, weight=term.weight * self.distil.labels) for term in labelled), *taught]
+            return [*label_terms, *(replace(term, weight=0.0) for term in distil_terms)]
+        return [*(replace(term, weight=term.weight * self.distil.labels) for term in label_terms), *distil_terms]
 
     def keep_answers(self, model: TrainableModel, publish: Callable[[], None]) -> None:
         """Lets something be asked in place of the teacher that keeps what it answers.
@@ -282,7 +284,7 @@ class Distilled(Objective):
         """
         self._answering = model, publish
 
-    def _answers(self, batch: Batch) -> ModelOutput:
+    def _teacher_output(self, batch: Batch) -> ModelOutput:
         """What the heads of the teacher read."""
         output: ModelOutput = self.teacher(batch) if self._answering is None else self._answering[0](batch)
         return output
@@ -310,26 +312,26 @@ class Distilled(Objective):
         Args:
             weights: of the terms of labels, which those of the teacher share.
         """
-        result = []
+        soft_terms = []
         temperature = self.distil.temperature
         models = (model, cast(TrainableModel, self.teacher))
         for role, comparison in self._comparisons.items():
             name, owner = f"soft_{role}", comparison.owner
             weight = self.distil.soft * weights.get(owner.name, owner.config.weight)
             if not self._is_for(comparison.owner, batch):
-                result.append(Term(name, outputs[0].last_hidden_state[:0].float().sum(), 0, weight))
+                soft_terms.append(Term(name, outputs[0].last_hidden_state[:0].float().sum(), 0, weight))
                 continue
             total = comparison.sum(models, outputs, batch, heads, temperature)
-            result.append(Term(name, total, comparison.count(batch), weight))
-        return result
+            soft_terms.append(Term(name, total, comparison.count(batch), weight))
+        return soft_terms
 
     def _layer_terms(
         self, outputs: tuple[ModelOutput, ModelOutput], calls: tuple[Calls, Calls], batch: Batch
     ) -> list[Term]:
         """Hidden states, attention scores and relations."""
         weights = self.distil.weights
-        layout = _real(batch)
-        result = []
+        layout = _without_dummies(batch)
+        layer_terms = []
         if "hidden" in weights:
             ours, theirs = outputs[0].layers, outputs[1].layers
             assert ours is not None
@@ -338,24 +340,24 @@ class Distilled(Objective):
                 terms.hidden_distance(self._projected(f"layer_{a}", ours[a][: layout.total]), theirs[b][: layout.total])
                 for a, b in self._layers.pairs
             ]
-            result.append(Term("distil_hidden", torch.stack(each).mean(), layout.total, weights["hidden"]))
+            layer_terms.append(Term("distil_hidden", torch.stack(each).mean(), layout.total, weights["hidden"]))
         if "attention" in weights:
             each = [terms.attention_distance(calls[0][a - 1], calls[1][b - 1], layout) for a, b in self._layers.pairs]
-            result.append(Term("distil_attention", torch.stack(each).mean(), layout.total, weights["attention"]))
+            layer_terms.append(Term("distil_attention", torch.stack(each).mean(), layout.total, weights["attention"]))
         if "relations" in weights:
             a, b = self._layers.relation
             sides = [(call.query, call.key, call.value) for call in (calls[0][a], calls[1][b])]
             structure = calls[1][b].structure
             total = terms.relation_divergence(sides[0], sides[1], self._layers.heads, layout, structure)
-            result.append(Term("distil_relations", total, layout.total, weights["relations"]))
-        return result
+            layer_terms.append(Term("distil_relations", total, layout.total, weights["relations"]))
+        return layer_terms
 
     def _vector_terms(self, outputs: tuple[ModelOutput, ModelOutput], batch: Batch) -> list[Term]:
         """The vectors of texts, made as the objective makes them."""
         weight = self.distil.weights.get("vectors")
         if weight is None:
             return []
-        layout = _real(batch)
+        layout = _without_dummies(batch)
         if self._pooling == "cls":
             ours, theirs = (output.at(layout.first) for output in outputs)
         else:
@@ -369,7 +371,7 @@ class Distilled(Objective):
         return self.projections[name](run.float()) if name in self.projections else run
 
 
-def _real(batch: Batch) -> Layout:
+def _without_dummies(batch: Batch) -> Layout:
     """The layout of the sequences that are no dummies, which come first."""
     if not batch.dummies:
         return batch.layout

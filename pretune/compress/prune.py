@@ -161,7 +161,7 @@ def _check_asked(config: Config) -> None:
 def _check_amount(model: LanguageModel, part: Part, config: Config) -> None:
     """Refuses fractions that remove nothing."""
     rate = getattr(config, part)
-    for path, count, multiple in _counts(model, part, config.multiple):
+    for path, count, multiple in _part_sizes(model, part, config.multiple):
         if remaining(count, rate, multiple) == count:
             step = f" in steps of {multiple}" if multiple > 1 else ""
             raise UsageError(
@@ -170,7 +170,7 @@ def _check_amount(model: LanguageModel, part: Part, config: Config) -> None:
             )
 
 
-def _counts(model: LanguageModel, part: Part, multiple: int) -> list[tuple[str, int, int]]:
+def _part_sizes(model: LanguageModel, part: Part, multiple: int) -> list[tuple[str, int, int]]:
     """How many of a part there are at each place, and the step in which they go."""
     if part == "layers":
         return [(path, len(stack.order), 1) for path, stack in stacks(model).items()]
@@ -203,7 +203,9 @@ def _remove_heads(model: LanguageModel, config: Config, context: CompressContext
     kept = best_heads(model, scores, config.heads)
     known = attentions(model)
     for path, heads in kept.items():
-        context.record(path, heads=len(heads), importance=_left(scores[path][heads].sum(), scores[path].sum()))
+        context.record(
+            path, heads=len(heads), importance=_remaining_fraction(scores[path][heads].sum(), scores[path].sum())
+        )
     path, heads = next(iter(kept.items()))
     context.note(f"prune: {len(heads)} of {known[path].heads} heads are left in each attention")
     narrow_heads(model, kept)
@@ -214,13 +216,15 @@ def _remove_inner(model: LanguageModel, config: Config, context: CompressContext
     scores = importance(model, calibration.batches, calibration.loss, "inner", context.progress)
     kept = best_inner(scores, config.inner, config.multiple)
     for path, index in kept.items():
-        context.record(path, inner=len(index), importance=_left(scores[path][index].sum(), scores[path].sum()))
+        context.record(
+            path, inner=len(index), importance=_remaining_fraction(scores[path][index].sum(), scores[path].sum())
+        )
     path, index = next(iter(kept.items()))
     context.note(f"prune: inner width of {len(index):,} is left of {len(scores[path]):,}")
     narrow_inner(model, kept)
 
 
-def _left(part: object, whole: object) -> float:
+def _remaining_fraction(part: object, whole: object) -> float:
     """Which fraction of the importance is left."""
     return float(part) / max(float(whole), 1e-30)  # type: ignore[arg-type]
 

@@ -89,7 +89,7 @@ def needs(config: Config) -> Iterable[str]:
 
 
 @dataclass
-class _Plan:
+class _RoundingPlan:
     """What will be rounded: sites with their formats, and the packed tensors as they come."""
 
     values: Values
@@ -108,16 +108,16 @@ def apply(model: LanguageModel, config: Config, context: CompressContext) -> Lan
             tuned already.
         DataError: a matrix that does not fit the format, too little calibration data, or inputs that are not finite.
     """
-    plan = _plan(model, config, context)
+    plan = _plan_rounding(model, config, context)
     if context.calibration is not None:
         _check_calibration(plan)
-        _by_layers(model, plan)
+        _round_layers(model, plan)
     for site in plan.sites:
         if site.path not in plan.packed:
             if plan.values.needs_inputs:
                 context.note(f"{site.path}: the calibration data never reach it; rounded to the nearest")
-            _round(plan, site, None)
-    _replace(plan, config)
+            _round_projection(plan, site, None)
+    _replace_projections(plan, config)
     _round_vocabulary(model, config, context)
     if plan.unfolded:
         context.note(
@@ -134,7 +134,7 @@ def acted(model: LanguageModel) -> list[str]:
     return [f"{site.path}: {site.brick.format.NAME}" for site in rounded]  # type: ignore[union-attr]
 
 
-def _plan(model: LanguageModel, config: Config, context: CompressContext) -> _Plan:
+def _plan_rounding(model: LanguageModel, config: Config, context: CompressContext) -> _RoundingPlan:
     """Finds and checks what will be rounded."""
     format, values = find_format(config.format), find_values(config.values, config.options)
     if config.values != "rtn":
@@ -152,7 +152,7 @@ def _plan(model: LanguageModel, config: Config, context: CompressContext) -> _Pl
     for site in sites:
         if (note := outlier(cast(Projection, site.brick).weight)) is not None:
             context.note(f"warning: {site.path}: {note}, and the weights near it lose digits; --keep keeps a place")
-    return _Plan(values, {site.path: format for site in sites}, sites, context)
+    return _RoundingPlan(values, {site.path: format for site in sites}, sites, context)
 
 
 def _refuse_replaced(model: LanguageModel) -> None:
@@ -180,7 +180,7 @@ def _check_matrices(sites: Sequence[Site], format: Format) -> None:
         raise DataError("; ".join(problems[:_LISTED]) + more + " (--keep PLACE)")
 
 
-def _check_calibration(plan: _Plan) -> None:
+def _check_calibration(plan: _RoundingPlan) -> None:
     """Refuses fewer rows than the widest matrix has columns, of which the moments would say too little."""
     calibration = plan.context.get_calibration()
     widest = max(plan.sites, key=lambda site: cast(Projection, site.brick).in_features)
@@ -193,7 +193,7 @@ def _check_calibration(plan: _Plan) -> None:
         )
 
 
-def _by_layers(model: LanguageModel, plan: _Plan) -> None:
+def _round_layers(model: LanguageModel, plan: _RoundingPlan) -> None:
     """Rounds all sites that the calibration data reach."""
     context = plan.context
     wanted = {site.path for site in plan.sites}
@@ -205,7 +205,7 @@ def _by_layers(model: LanguageModel, plan: _Plan) -> None:
                 _rescale(model, plan, group)
         for group in _groups(layer, here):
             for site in group.sites:
-                _round(plan, site, group.inputs)
+                _round_projection(plan, site, group.inputs)
         context.progress(number + 1, total, "layers")
         if len(plan.packed) == len(plan.sites):
             break  # what comes after the last place is of no use
@@ -220,7 +220,7 @@ def _groups(layer: Layer, sites: Sequence[Site]) -> Iterable[InputGroup]:
 
 
 @torch.no_grad()
-def _rescale(model: LanguageModel, plan: _Plan, group: InputGroup) -> None:
+def _rescale(model: LanguageModel, plan: _RoundingPlan, group: InputGroup) -> None:
     """Folds factors of the inputs of some sites into what gives them."""
     source = find_source(model, group.sites)
     if source is None:
@@ -233,7 +233,7 @@ def _rescale(model: LanguageModel, plan: _Plan, group: InputGroup) -> None:
 
 
 @torch.no_grad()
-def _round(plan: _Plan, site: Site, inputs: Inputs | None) -> None:
+def _round_projection(plan: _RoundingPlan, site: Site, inputs: Inputs | None) -> None:
     """Rounds the matrix of a site in place, and keeps it packed."""
     brick, format = cast(Projection, site.brick), plan.formats[site.path]
     weight = brick.weight.detach()
@@ -251,7 +251,7 @@ def _round(plan: _Plan, site: Site, inputs: Inputs | None) -> None:
     brick.weight.copy_(rounded)
 
 
-def _replace(plan: _Plan, config: Config) -> None:
+def _replace_projections(plan: _RoundingPlan, config: Config) -> None:
     """Puts rounded bricks at the places."""
     for site in plan.sites:
         brick = cast(Projection, site.brick)

@@ -30,7 +30,7 @@ from pretune.tune.surgery import Site, projection_sites
 _FORWARD = inspect.signature(Stack.forward)
 
 
-class _EnoughError(Exception):
+class _StopForwardError(Exception):
     """Ends a forward when all that is wanted of it was seen."""
 
 
@@ -48,7 +48,7 @@ class InputGroup:
 
 
 @dataclass
-class _Call:
+class _StackCall:
     """What a stack was called with for one batch; `x` is the input of the layer that is visited."""
 
     x: Tensor
@@ -81,27 +81,27 @@ class Layer:
         Raises:
             DataError: inputs that are not finite.
         """
-        watch = _Watch(self._is_once)
+        observer = _InputObserver(self._is_once)
         bricks = [site.brick for site in pending]
         hooks = [
-            brick.register_forward_pre_hook(partial(watch.see, site))
+            brick.register_forward_pre_hook(partial(observer.observe, site))
             for site, brick in zip(pending, bricks, strict=True)
         ]
         try:
             for run in self._passes:
-                watch.begin()
+                observer.begin()
                 with self._inference():
                     try:
                         run()
-                    except _EnoughError:
+                    except _StopForwardError:
                         continue
         finally:
             for hook in hooks:
                 hook.remove()
-        return watch.group()
+        return observer.group()
 
 
-class _Watch:
+class _InputObserver:
     """Adds up the inputs of the site that reads first, and finds those that read the same rows."""
 
     def __init__(self, is_once: bool) -> None:
@@ -116,7 +116,7 @@ class _Watch:
         self._is_first = not self._sites
         self._rows = None
 
-    def see(self, site: Site, brick: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def observe(self, site: Site, brick: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Takes the input of a projection."""
         x: Tensor = arguments[0]
         if not self._sites:
@@ -127,12 +127,12 @@ class _Watch:
             self._moments.add(x)
             self._rows = x
             if not self._is_first and self._is_once:
-                raise _EnoughError
+                raise _StopForwardError
         elif self._is_first and x is self._rows:
             if site not in self._sites:
                 self._sites.append(site)
         elif self._is_first and self._rows is not None and self._is_once:
-            raise _EnoughError
+            raise _StopForwardError
 
     def group(self) -> InputGroup | None:
         """What was seen."""
@@ -161,7 +161,7 @@ def walk(model: LanguageModel, calibration: Calibration, half: bool = False) -> 
     seen: set[str] = set()
     stacks = {name: module for name, module in model.named_modules() if isinstance(module, Stack) and module.order}
     batches = [replace(batch, output_rows=None) for batch in calibration.batches]
-    while (captured := _capture(model, stacks, batches, inference)) is not None:
+    while (captured := _capture_stack_calls(model, stacks, batches, inference)) is not None:
         name, calls = captured
         stack = stacks.pop(name)
         inside = [site for site in sites if site.path.startswith(f"{name}.")]
@@ -170,7 +170,7 @@ def walk(model: LanguageModel, calibration: Calibration, half: bool = False) -> 
         for number in range(1 if is_shared else len(stack.order)):
             until = None if is_shared else number + 1
             here = [s for s in inside if is_shared or s.path.startswith(f"{name}.blocks.{stack.order[number]}.")]
-            passes = [partial(_run, stack, call, number, until) for call in calls]
+            passes = [partial(_run_blocks, stack, call, number, until) for call in calls]
             yield Layer(here, passes, not is_shared, inference)
             for call, run in zip(calls, passes, strict=True):
                 with inference():
@@ -180,41 +180,44 @@ def walk(model: LanguageModel, calibration: Calibration, half: bool = False) -> 
         objective = calibration.objective
         read = model if objective is None else partial(objective, model)
         yield Layer(
-            rest, [partial(_whole, read, batch, model.device) for batch in calibration.batches], False, inference
+            rest, [partial(_read_batch, read, batch, model.device) for batch in calibration.batches], False, inference
         )
 
 
-def _run(stack: Stack, call: _Call, number: int, until: int | None) -> Tensor:
+def _run_blocks(stack: Stack, call: _StackCall, number: int, until: int | None) -> Tensor:
     out: Tensor = stack(call.x, **call.rest, first=number, until=until)
     return out
 
 
-def _whole(read: Callable[[Batch], object], batch: Batch, device: torch.device) -> object:
+def _read_batch(read: Callable[[Batch], object], batch: Batch, device: torch.device) -> object:
     return read(batch.to(device))
 
 
-class _ReachedError(Exception):
+class _StackReachedError(Exception):
     """Ends a forward at the first of some stacks."""
 
-    def __init__(self, name: str, call: _Call) -> None:
+    def __init__(self, name: str, call: _StackCall) -> None:
         super().__init__(name)
         self.name, self.call = name, call
 
 
-def _capture(
+def _capture_stack_calls(
     model: LanguageModel, stacks: dict[str, Stack], batches: Sequence[Batch], inference: Callable[[], Any]
-) -> tuple[str, list[_Call]] | None:
+) -> tuple[str, list[_StackCall]] | None:
     """The first stack that the model runs, and what it is called with for each batch; None where none is run."""
 
-    def reach(name: str, stack: nn.Module, arguments: tuple[Any, ...], names: dict[str, Any]) -> None:
+    def stop_at_stack(name: str, stack: nn.Module, arguments: tuple[Any, ...], names: dict[str, Any]) -> None:
         bound = _FORWARD.bind(stack, *arguments, **names).arguments
         rest: dict[str, Any] = {"layout": bound["layout"]}
         if "encoder_output" in bound:
             rest["encoder_output"] = bound["encoder_output"]
-        raise _ReachedError(name, _Call(bound["x"], rest))
+        raise _StackReachedError(name, _StackCall(bound["x"], rest))
 
-    hooks = [stack.register_forward_pre_hook(partial(reach, name), with_kwargs=True) for name, stack in stacks.items()]
-    calls: list[_Call] = []
+    hooks = [
+        stack.register_forward_pre_hook(partial(stop_at_stack, name), with_kwargs=True)
+        for name, stack in stacks.items()
+    ]
+    calls: list[_StackCall] = []
     first = ""
     try:
         for batch in batches:
@@ -222,7 +225,7 @@ def _capture(
                 try:
                     model(batch.to(model.device))
                     return None
-                except _ReachedError as reached:
+                except _StackReachedError as reached:
                     first = reached.name
                     calls.append(reached.call)
     finally:

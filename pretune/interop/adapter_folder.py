@@ -57,8 +57,8 @@ def read_adapter(
 
 def find_base(path: Path, base: Path | str | None = None) -> Path:
     """The folder of an adapter's base; arguments and errors as of `named_base`."""
-    found: Path = _format_of(path).find_base(path, base)
-    return found
+    base_folder: Path = _format_of(path).find_base(path, base)
+    return base_folder
 
 
 def merge_adapter(model: LanguageModel, folder: Path) -> LanguageModel:

@@ -230,14 +230,14 @@ def parse_weights(text: str | None, operation: Literal["add", "average", "subtra
     if text is None:
         return usual
     try:
-        given = [float(part) for part in text.split(",")]
+        weights = [float(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--weights {text}: expected numbers, such as 1,0.5") from None
-    if len(given) != count or not all(abs(value) < 1e6 for value in given):
+    if len(weights) != count or not all(abs(value) < 1e6 for value in weights):
         raise UsageError(f"--weights {text}: expected {count} numbers, one for each folder")
     if operation == "average":
-        total = sum(given)
+        total = sum(weights)
         if not total:
             raise UsageError(f"--weights {text}: their sum is 0, by which an average divides")
-        return [value / total for value in given]
-    return [value * sign for value, sign in zip(given, usual, strict=True)]
+        return [value / total for value in weights]
+    return [value * sign for value, sign in zip(weights, usual, strict=True)]

@@ -254,11 +254,11 @@ def check_tensors(
     """
     odd = sorted((expected.keys() ^ shapes.keys()) - {*optional})
     if odd:
-        kind = "is missing" if odd[0] in expected else "has no place there"
+        reason = "is missing" if odd[0] in expected else "has no place there"
         more = "" if len(odd) == 1 else f", and {len(odd) - 1} more differ"
         raise DataError(
-            f"{folder / TENSORS}: not the tensors of this method and model: {odd[0]!r} {kind}{more}; copy or fetch the "
-            "whole folder again, or tune again"
+            f"{folder / TENSORS}: not the tensors of this method and model: {odd[0]!r} {reason}{more}; copy or fetch "
+            "the whole folder again, or tune again"
         )
     for name, shape in shapes.items():
         if name in expected and shape != expected[name]:

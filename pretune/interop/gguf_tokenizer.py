@@ -34,11 +34,11 @@ _ROLES = {
 def tokenizer_problem(tokenizer: Tokenizer, family: str) -> str | None:
     """Says what of a tokenizer llama.cpp does not have, and the remedy; None where it has all."""
     layout = tokenizer.layout
-    kind = layout["model"]["type"]
+    model_type = layout["model"]["type"]
     if family == "bert":
         return _word_problem(layout, tokenizer)
-    if kind != "BPE":
-        return f"its tokenizer is a {kind}, which llama.cpp has for other architectures; use a BPE"
+    if model_type != "BPE":
+        return f"its tokenizer is a {model_type}, which llama.cpp has for other architectures; use a BPE"
     before, after = tokenizer.vocabulary.prefix, tokenizer.vocabulary.suffix
     bos, eos = tokenizer.vocabulary.bos, tokenizer.vocabulary.eos
     if before not in ((), (bos,)) or after not in ((), (eos,)):

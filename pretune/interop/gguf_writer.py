@@ -102,8 +102,8 @@ def _block(model: LanguageModel, prefix: str, block: Block, type: str) -> Iterat
             ]
             whole = torch.cat(filled)
             yield _plain(f"{prefix}{name}.bias", whole if order is None else whole[order])
-    for name, place in _NORMS[model.family].items():
-        yield from _norm(f"{prefix}{name}", cast(nn.Module, getattr(block.norms, place)))
+    for name, attribute in _NORMS[model.family].items():
+        yield from _norm(f"{prefix}{name}", cast(nn.Module, getattr(block.norms, attribute)))
     for name, norm in {"attn_q_norm": attention.query_norm, "attn_k_norm": attention.key_norm}.items():
         if norm is not None:
             yield from _norm(f"{prefix}{name}", norm)

@@ -188,8 +188,8 @@ def _pooled(view: Padded, x: str, position: PoolPosition | PoolingMode) -> str:
     if position in ("first", "cls", "last"):
         counts = g.op("CumSum", view.mask, g.constant(1))
         wanted = view.mask if position != "last" else counts
-        place = g.op("ArgMax", wanted, axis=1, keepdims=1)  # the first of several
-        return g.op("GatherND", x, place, batch_dims=1)
+        index = g.op("ArgMax", wanted, axis=1, keepdims=1)  # the first of several
+        return g.op("GatherND", x, index, batch_dims=1)
     mask = g.op("Unsqueeze", g.op("Cast", view.mask, to=1), g.constant([2]))  # (B, L, 1)
     if position == "max":
         return g.op("ReduceMax", g.op("Where", g.op("Cast", mask, to=9), x, g.number(-np.inf)), axes=[1], keepdims=0)

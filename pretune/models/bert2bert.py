@@ -177,9 +177,9 @@ def join(
     Raises:
         UsageError: models of other families, or whose widths, positions or vocabularies differ.
     """
-    for side, given in (("encoder", encoder), ("decoder", decoder)):
-        if given.family != NESTED[side]:
-            raise UsageError(f"the {side} is a {given.family}; two models of the family bert can be joined")
+    for side, part in (("encoder", encoder), ("decoder", decoder)):
+        if part.family != NESTED[side]:
+            raise UsageError(f"the {side} is a {part.family}; two models of the family bert can be joined")
     sides = {"encoder": encoder.config.model_dump(), "decoder": decoder.config.model_dump()}
     sides["decoder"] |= {"is_decoder": True, "add_cross_attention": True}
     known = {name: value for name, value in ids.items() if name in Config.model_fields}

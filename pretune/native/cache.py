@@ -109,7 +109,7 @@ class PagedCache:
         kept = -(-length // PAGE)
         pages = self._pages[slot]
         for page in pages[kept:]:
-            self._leave(page)
+            self._release_page(page)
         self.table[slot, kept : len(pages)] = 0
         del pages[kept:]
         self.lengths[slot] = length
@@ -121,11 +121,11 @@ class PagedCache:
             self._resize(len(self.table), max(needed, 2 * self.table.shape[1]))
         for n in range(self.lengths[slot] // PAGE, needed):
             if n == len(pages):
-                pages.append(self._take())
+                pages.append(self._allocate_page())
             elif self._uses[pages[n]] > 1:
-                own = self._take()
+                own = self._allocate_page()
                 self._views[own].copy_(self._views[pages[n]])
-                self._leave(pages[n])
+                self._release_page(pages[n])
                 pages[n] = own
             else:
                 continue
@@ -142,11 +142,11 @@ class PagedCache:
         """
         done = 0
         while done < len(keys):
-            number, place = divmod(start + done, PAGE)
-            count = min(PAGE - place, len(keys) - done)
-            key, value = self._parts(self._pages[slot][number], layer)
-            key[:, :, place : place + count] = keys[done : done + count].permute(1, 2, 0)
-            value[:, place : place + count] = values[done : done + count].transpose(0, 1)
+            number, offset = divmod(start + done, PAGE)
+            count = min(PAGE - offset, len(keys) - done)
+            key, value = self._page_views(self._pages[slot][number], layer)
+            key[:, :, offset : offset + count] = keys[done : done + count].permute(1, 2, 0)
+            value[:, offset : offset + count] = values[done : done + count].transpose(0, 1)
             done += count
 
     def read(self, slot: int, layer: int, length: int | None = None) -> tuple[Tensor, Tensor]:
@@ -159,7 +159,7 @@ class PagedCache:
             return: (S, key heads, head width) twice
         """
         length = self.lengths[slot] if length is None else length
-        parts = [self._parts(page, layer) for page in self._pages[slot][: -(-length // PAGE)]]
+        parts = [self._page_views(page, layer) for page in self._pages[slot][: -(-length // PAGE)]]
         if not parts:
             empty = torch.zeros(0, self.shape.key_heads, self.shape.head_width)
             return empty, empty
@@ -167,13 +167,13 @@ class PagedCache:
         values = torch.cat([value.transpose(0, 1) for _, value in parts])
         return keys[:length], values[:length]
 
-    def _parts(self, page: int, layer: int) -> tuple[Tensor, Tensor]:
+    def _page_views(self, page: int, layer: int) -> tuple[Tensor, Tensor]:
         """One layer of a page. Shape: (key heads, head width, 16), (key heads, 16, head width)."""
         shape = self.shape
         keys, values = self._views[page].view(shape.layers, 2, shape.key_heads, -1)[layer]
         return keys.view(-1, shape.head_width, PAGE), values.view(-1, PAGE, shape.head_width)
 
-    def _take(self) -> int:
+    def _allocate_page(self) -> int:
         """A page for one sequence; its values are any."""
         if not self._free:
             bytes_each = 4 * self._size
@@ -186,7 +186,7 @@ class PagedCache:
         self._uses[page] = 1
         return page
 
-    def _leave(self, page: int) -> None:
+    def _release_page(self, page: int) -> None:
         self._uses[page] -= 1
         if not self._uses[page]:
             self._free.append(page)

@@ -102,7 +102,7 @@ class Executor:
                 parts.append(self._run(cache, tokens[rows], slots[rows], positions[rows], own, top, log_sum, cross))
         for slot, position in zip(slots, positions, strict=True):
             cache.lengths[slot] = position + 1
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return parts[0] if len(parts) == 1 else _concatenate(parts)
 
     def _positions(self, cache: Pages, slots: Sequence[int]) -> list[int]:
         after: dict[int, int] = {}
@@ -178,7 +178,7 @@ class Executor:
                 target.layers, target.key_heads, target.head_width = shape.layers, shape.key_heads, shape.head_width
 
 
-def _joined(parts: Sequence[StepResult]) -> StepResult:
+def _concatenate(parts: Sequence[StepResult]) -> StepResult:
     fields = [(p.ids, p.values, p.log_sum, p.scores, p.hidden) for p in parts if len(p.ids)] or [
         (p.ids, p.values, p.log_sum, p.scores, p.hidden) for p in parts[:1]
     ]

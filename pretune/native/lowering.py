@@ -87,13 +87,13 @@ class Lowering:
         matrix = operation.matrix
         self._matrix(op, matrix)
         op.flags = structs.ROUNDED if operation.rounded else 0
-        op.p[0] = self._numbers(operation.bias, matrix.out_features, to_panels=True)
+        op.p[0] = self._fp32_pointer(operation.bias, matrix.out_features, to_panels=True)
         if isinstance(operation, Scores):
             self._columns(op, matrix.in_features, Columns(operation.source.buffer, 0, matrix.in_features))
-            self._place(op, 1, operation.source, matrix.in_features)
+            self._set_columns(op, 1, operation.source, matrix.in_features)
             return
-        self._place(op, 0, operation.target, matrix.out_features)
-        self._place(op, 1, operation.source, matrix.in_features)
+        self._set_columns(op, 0, operation.target, matrix.out_features)
+        self._set_columns(op, 1, operation.source, matrix.in_features)
         source, target = operation.source, operation.target
         apart = source.start + source.width <= target.start or target.start + target.width <= source.start
         if source.buffer == target.buffer and not apart:
@@ -121,16 +121,16 @@ class Lowering:
         width = operation.heads * operation.head_width
         op.layer, op.f[0] = operation.layer, operation.scale
         op.n[0], op.n[1], op.n[2] = operation.heads, -1, 0
-        self._place(op, 0, operation.target, width)
-        self._place(op, 1, operation.query, width)
+        self._set_columns(op, 0, operation.target, width)
+        self._set_columns(op, 1, operation.query, width)
         if isinstance(operation, Attend):
-            self._place(op, 2, operation.key, operation.key_heads * operation.head_width)
-            self._place(op, 3, operation.value, operation.key_heads * operation.head_width)
+            self._set_columns(op, 2, operation.key, operation.key_heads * operation.head_width)
+            self._set_columns(op, 3, operation.value, operation.key_heads * operation.head_width)
             if operation.before is not None:
                 op.n[1] = operation.before
             if operation.bias is not None:
                 op.n[2] = operation.bias.shape[1]
-                op.p[0] = self._numbers(operation.bias, operation.heads * operation.bias.shape[1])
+                op.p[0] = self._fp32_pointer(operation.bias, operation.heads * operation.bias.shape[1])
 
     def _input(self, op: structs.Op, operation: Embed | AddPosition | AddVector) -> None:
         width = operation.target.width
@@ -142,24 +142,24 @@ class Lowering:
                 if operation.vocabulary.in_features != width:
                     raise ValueError(f"vectors of {operation.vocabulary.in_features} values, {width} columns")
             case AddPosition():
-                op.p[0] = self._numbers(operation.table, len(operation.table) * width)
+                op.p[0] = self._fp32_pointer(operation.table, len(operation.table) * width)
                 op.n[1] = operation.offset
                 if self.program.max_length is None or self.program.max_length + operation.offset > len(operation.table):
                     raise ValueError(f"a table of {len(operation.table)} positions needs a max_length within it")
             case AddVector():
-                op.p[0] = self._numbers(operation.vector, width)
+                op.p[0] = self._fp32_pointer(operation.vector, width)
 
     def _norm(self, op: structs.Op, operation: LayerNorm | RmsNorm) -> None:
         width = operation.target.width
         self._columns(op, width, operation.target, operation.source)
         op.f[0] = operation.eps
         if isinstance(operation, LayerNorm):
-            op.p[0], op.p[1] = self._numbers(operation.weight, width), self._numbers(operation.bias, width)
+            op.p[0], op.p[1] = self._fp32_pointer(operation.weight, width), self._fp32_pointer(operation.bias, width)
             return
         if width % operation.group:
             raise ValueError(f"{width} columns are no multiple of groups of {operation.group}")
         op.n[1] = operation.group
-        op.p[0] = self._numbers(operation.weight, operation.group)
+        op.p[0] = self._fp32_pointer(operation.weight, operation.group)
 
     def _rotate(self, op: structs.Op, operation: Rotate) -> None:
         width, head = operation.target.width, operation.head_width
@@ -174,16 +174,16 @@ class Lowering:
         """Places operands of one width."""
         op.n[0] = width
         for n, columns in enumerate(operands):
-            self._place(op, n, columns, width)
+            self._set_columns(op, n, columns, width)
 
-    def _place(self, op: structs.Op, n: int, columns: Columns, width: int) -> None:
+    def _set_columns(self, op: structs.Op, n: int, columns: Columns, width: int) -> None:
         widths = self.program.widths
         inside = 0 <= columns.buffer < len(widths) and 0 <= columns.start <= widths[columns.buffer] - columns.width
         if not inside or columns.width != width:
             raise ValueError(f"{columns} are no {width} columns of the program's buffers, {widths}")
         op.buffer[n], op.start[n] = columns.buffer, columns.start
 
-    def _numbers(self, tensor: Tensor | None, count: int, *, to_panels: bool = False) -> int | None:
+    def _fp32_pointer(self, tensor: Tensor | None, count: int, *, to_panels: bool = False) -> int | None:
         """The address of fp32 numbers, which are kept."""
         if tensor is None:
             return None
@@ -194,7 +194,7 @@ class Lowering:
         return own.data_ptr()
 
     def _matrix(self, op: structs.Op, matrix: Matrix) -> None:
-        packed = self._packed[_memory(matrix)]
+        packed = self._packed[_storage_key(matrix)]
         struct = packed.rows(matrix.out_features)
         self.kept += [packed, struct]
         op.matrix = ctypes.pointer(struct)
@@ -207,7 +207,7 @@ def _matrices(program: Program) -> dict[tuple[int, int, str], Matrix]:
         for operation in program.operations
         if isinstance(operation, Embed | Multiply | Scores)
     ]
-    return {_memory(matrix): matrix for matrix in sorted(matrices, key=lambda matrix: matrix.out_features)}
+    return {_storage_key(matrix): matrix for matrix in sorted(matrices, key=lambda matrix: matrix.out_features)}
 
 
 def program_bytes(program: Program) -> int:
@@ -215,7 +215,7 @@ def program_bytes(program: Program) -> int:
     return sum(tensor.nbytes for matrix in _matrices(program).values() for tensor in matrix.tensors.values())
 
 
-def _memory(matrix: Matrix) -> tuple[int, int, str]:
+def _storage_key(matrix: Matrix) -> tuple[int, int, str]:
     """What is the same for matrices that are the first rows of one."""
     return next(iter(matrix.tensors.values())).data_ptr(), matrix.in_features, matrix.format
 

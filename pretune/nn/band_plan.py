@@ -142,8 +142,8 @@ def plan_bands(
         query_views.append(query_view)
         lengths = None if inside.all() else torch.from_numpy(own[part]).to(device)
         rows = torch.from_numpy(query_view[0]).to(device)
-        place = (int(ahead[part[0]]), int(skipped[part[0]]), first_query, first_key)
-        buckets.append(BandBucket(count, length, width, *place, rows, lengths))
+        starts = (int(ahead[part[0]]), int(skipped[part[0]]), first_query, first_key)
+        buckets.append(BandBucket(count, length, width, *starts, rows, lengths))
         first_query += count * length * heads
         first_key += count * (shared + width) * heads
     sides = [_side(views, total, heads, device) for views, total in zip((query_views, key_views), totals, strict=True)]

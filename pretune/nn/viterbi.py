@@ -92,7 +92,7 @@ class ByPosition:
             for start, size, after in zip(starts, self.sizes, later, strict=False)
             if size > after
         ]
-        return torch.tensor([place for run in runs for place in run], dtype=torch.int64, device=self.index.device)
+        return torch.tensor([row for run in runs for row in run], dtype=torch.int64, device=self.index.device)
 
     @cached_property
     def previous(self) -> Tensor:

@@ -22,18 +22,18 @@ def sum_of_products(parts: Sequence[Mapping[str, Product]], weights: Sequence[fl
     Returns:
         `a` and `b` of each place, by the names that low-rank bricks give them, and the rank of all.
     """
-    places = list(dict.fromkeys(place for part in parts for place in part))
+    places = list(dict.fromkeys(path for part in parts for path in part))
     ranks = [max((left.shape[1] for left, _ in part.values()), default=0) for part in parts]
     out: dict[str, Tensor] = {}
-    for place in places:
-        rows, columns = next((b.shape[0], a.shape[1]) for part in parts if place in part for b, a in [part[place]])
+    for path in places:
+        rows, columns = next((b.shape[0], a.shape[1]) for part in parts if path in part for b, a in [part[path]])
         lefts, rights = [], []
         for part, weight, rank in zip(parts, weights, ranks, strict=True):
-            left, right = part.get(place, (torch.zeros(rows, 0), torch.zeros(0, columns)))
+            left, right = part.get(path, (torch.zeros(rows, 0), torch.zeros(0, columns)))
             empty = rank - left.shape[1]
             lefts.append(torch.cat([weight * left, torch.zeros(rows, empty)], 1))
             rights.append(torch.cat([right, torch.zeros(empty, columns)], 0))
-        out |= {f"{place}.a": torch.cat(rights, 0), f"{place}.b": torch.cat(lefts, 1)}
+        out |= {f"{path}.a": torch.cat(rights, 0), f"{path}.b": torch.cat(lefts, 1)}
     return out, sum(ranks)
 
 
@@ -55,4 +55,4 @@ def all_places(places: Sequence[tuple[str, ...]], default: tuple[str, ...]) -> t
     """
     if not any(places):
         return ()
-    return tuple(dict.fromkeys(place for each in places for place in (each or default)))
+    return tuple(dict.fromkeys(role for each in places for role in (each or default)))

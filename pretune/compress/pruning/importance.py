@@ -160,20 +160,20 @@ def loss_without_layers(
     Raises:
         DataError: the loss of the model is not a finite number.
     """
-    whole = _mean(model, batches, loss)
+    whole = _mean_loss(model, batches, loss)
     check_finite(whole, 0)
     out: dict[str, float] = {}
     total = sum(len(stack.order) for stack in stacks(model).values())
     for path, stack in stacks(model).items():
         for number in range(len(stack.blocks)):
             with _without_layer(stack, number):
-                out[f"{path}.blocks.{number}"] = _mean(model, batches, loss)
+                out[f"{path}.blocks.{number}"] = _mean_loss(model, batches, loss)
             if progress is not None:
                 progress(len(out), total, "layers")
     return whole, out
 
 
-def _mean(model: LanguageModel, batches: Sequence[Batch], loss: LossOf) -> float:
+def _mean_loss(model: LanguageModel, batches: Sequence[Batch], loss: LossOf) -> float:
     sizes = [len(batch.layout.lengths) for batch in batches]
     losses = [float(loss(model, batch)) for batch in batches]
     return sum(each * size for each, size in zip(losses, sizes, strict=True)) / max(1, sum(sizes))
@@ -208,7 +208,7 @@ def _without_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooks(gates: Sequence[Gate], gate_values: Callable[[Gate, int, Tensor], Tensor]) -> Iterator[None]:
-    def before(gate: Gate) -> Callable[..., tuple[object, ...]]:
+    def gate_inputs(gate: Gate) -> Callable[..., tuple[object, ...]]:
         def hook(module: nn.Module, inputs: tuple[Tensor, Layout]) -> tuple[object, ...]:
             x, layout = inputs
             factor = gate_values(gate, len(layout.lengths), x)[_sequence_of_rows(layout)]
@@ -216,7 +216,7 @@ def _hooks(gates: Sequence[Gate], gate_values: Callable[[Gate, int, Tensor], Ten
 
         return hook
 
-    def after(gate: Gate) -> Callable[..., Tensor]:
+    def gate_outputs(gate: Gate) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> Tensor:
             x, layout = inputs[0], getattr(inputs[1], "layout", inputs[1])
             rows = next((each for each in inputs if isinstance(each, OutputRows)), None)
@@ -230,9 +230,9 @@ def _hooks(gates: Sequence[Gate], gate_values: Callable[[Gate, int, Tensor], Ten
         return hook
 
     handles = [
-        gate.module.register_forward_hook(after(gate))
+        gate.module.register_forward_hook(gate_outputs(gate))
         if gate.is_layer
-        else gate.module.register_forward_pre_hook(before(gate))
+        else gate.module.register_forward_pre_hook(gate_inputs(gate))
         for gate in gates
     ]
     try:

@@ -119,9 +119,9 @@ def best_layers(model: LanguageModel, scores: Mapping[str, float], rate: float) 
         values = [scores[f"{path}.blocks.{number}"] for number in range(len(stack.order))]
         ranked = sorted(range(len(values)), key=lambda number: -values[number])
         wanted = sorted(ranked[:count])
-        slots = _slots(model, path, wanted)
-        own = [signature(block) for block in stack.in_order]
-        chosen = _fill_slots(slots, own, values)
+        expected = _layer_signatures(model, path, wanted)
+        signatures = [signature(block) for block in stack.in_order]
+        chosen = _match_layers(expected, signatures, values)
         if chosen is None:
             raise UsageError(
                 f"prune: layers: no {count} of the {len(values)} layers of {path} fit the places that a {model.family} "
@@ -132,16 +132,16 @@ def best_layers(model: LanguageModel, scores: Mapping[str, float], rate: float) 
     return out
 
 
-def _slots(model: LanguageModel, path: str, layers: Sequence[int]) -> list[object]:
-    """What the places are like that a configuration of some layers alone has."""
+def _layer_signatures(model: LanguageModel, path: str, layers: Sequence[int]) -> list[object]:
+    """The signatures of the layers that a configuration of some layers alone builds."""
     config = _with_layers(model, {path: layers})
     return [signature(block) for block in stacks_of(model.family, config)[path].in_order]
 
 
-def _fill_slots(slots: Sequence[object], layers: Sequence[object], values: Sequence[float]) -> list[int] | None:
-    """The ascending layers with the largest sum of values that are as the slots want them; None without any."""
+def _match_layers(expected: Sequence[object], layers: Sequence[object], values: Sequence[float]) -> list[int] | None:
+    """The ascending layers with the largest sum of values that have the expected signatures; None without any."""
     best: list[list[tuple[float, list[int]] | None]] = [[(0.0, []) for _ in range(len(layers) + 1)]]
-    for slot in slots:
+    for slot in expected:
         row: list[tuple[float, list[int]] | None] = [None]
         for number, layer in enumerate(layers):
             before, without = best[-1][number], row[-1]
@@ -179,16 +179,17 @@ def drop_layers(model: LanguageModel, layers: Mapping[str, Sequence[int]]) -> La
             )
         blocks = own[path].in_order
         _refuse_rounded(path, own[path])
-        for place, (number, slot) in enumerate(zip(numbers, _slots(model, path, numbers), strict=True)):
-            if signature(blocks[number]) != slot:
+        expected = _layer_signatures(model, path, numbers)
+        for position, (number, wanted) in enumerate(zip(numbers, expected, strict=True)):
+            if signature(blocks[number]) != wanted:
                 raise UsageError(
-                    f"prune: layers: layer {number} of {path} would be layer {place}, whose place in a {model.family} "
-                    "sees or norms otherwise; keep the pattern of its layers, or let `--layers` choose"
+                    f"prune: layers: layer {number} of {path} would be layer {position}, whose place in a "
+                    f"{model.family} sees or norms otherwise; keep the pattern of its layers, or let `--layers` choose"
                 )
     config = _with_layers(model, layers)
     for path, numbers in layers.items():
         keep_layers(own[path], numbers)
-    return _described(model, config)
+    return _with_config(model, config)
 
 
 def _refuse_rounded(path: str, stack: Stack) -> None:
@@ -209,7 +210,7 @@ def _with_layers(model: LanguageModel, layers: Mapping[str, Sequence[int]]) -> C
         assert name is not None
         changes[name] = len(numbers)
         changes |= {} if by_layer is None else by_layer(model.config, numbers)
-    return changed(model, changes)
+    return resized_config(model, changes)
 
 
 def best_heads(model: LanguageModel, scores: Mapping[str, Tensor], rate: float) -> dict[str, list[int]]:
@@ -275,13 +276,13 @@ def narrow_heads(model: LanguageModel, heads: Mapping[str, Sequence[int]]) -> La
             changes[names.key_heads] = len(kept) * attention.key_heads // attention.heads
         if isinstance(attention, Attention) and attention.relative is not None:
             biases[id(attention.relative)] = attention, kept
-    config = changed(model, changes)
+    config = resized_config(model, changes)
     for path, kept in heads.items():
         keep_heads(known[path], kept, keeps_bias=True)
     for attention, kept in biases.values():
         assert attention.relative is not None
         keep_bias(attention.relative, kept)
-    return _described(model, config)
+    return _with_config(model, config)
 
 
 def best_inner(scores: Mapping[str, Tensor], rate: float, multiple: int) -> dict[str, Tensor]:
@@ -322,19 +323,19 @@ def narrow_inner(model: LanguageModel, index: Mapping[str, Tensor]) -> LanguageM
         assert names.inner is not None
         if changes.setdefault(names.inner, len(kept)) != len(kept):
             raise UsageError(f"prune: inner: config.json says one width for all layers of a {model.family}")
-    config = changed(model, changes)
+    config = resized_config(model, changes)
     for path, kept in index.items():
         keep_inner(known[path], kept.to(model.device))
-    return _described(model, config)
+    return _with_config(model, config)
 
 
-def changed(model: LanguageModel, changes: Mapping[str, Any]) -> Config:
+def resized_config(model: LanguageModel, changes: Mapping[str, Any]) -> Config:
     """The model's configuration with other sizes, checked."""
     fields = {**model.config.model_dump(), **changes}
     return configuration.validate(type(model.config), fields, "prune")
 
 
-def _described(model: LanguageModel, config: Config) -> LanguageModel:
+def _with_config(model: LanguageModel, config: Config) -> LanguageModel:
     """Gives a changed model its configuration, which must build the same.
 
     Raises:

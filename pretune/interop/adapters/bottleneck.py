@@ -142,8 +142,8 @@ def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
     contents = Contents(model.family, _fields(form, *settings) | _places(known, pairs, model.width))
     for branch, _, brick in pairs:
         for name, tensor in brick.state_dict().items():
-            part, kind = name.split(".")
-            theirs = f"{_DOWN if part == 'down' else _UP}.{kind}"
+            part, parameter = name.split(".")
+            theirs = f"{_DOWN if part == 'down' else _UP}.{parameter}"
             contents.tensors[f"{branch.module}.{PLACE}.{NAME}.{theirs}"] = tensor
     return contents
 

@@ -54,7 +54,7 @@ _POOLED = Configured("classification", {"layers": 1, "use_pooler": True, "bias":
 _LAST_TOKEN = Configured("classification", {"layers": 1, "use_pooler": False, "bias": False}, {"linear": 1})
 _DEFAULT: ProblemType = "single_label_classification"
 _UNSAID: Mapping[str, object] = {"bias": True, "use_pooler": False}
-_KINDS = ("weight", "bias")
+_PARAMETERS = ("weight", "bias")
 _TAGS = Configured("token_classification", {"layers": 1}, {"linear": 1})
 _SPANS = Configured("question_answering", {"layers": 1}, {"linear": 1})
 _CLASSES: Mapping[str, tuple[Configured, ...]] = {
@@ -132,13 +132,14 @@ def _configured(family: str, contents: Contents) -> tuple[Configured, ProblemTyp
     assert contents.head is not None
     settings = contents.head.get("config")
     settings = settings if isinstance(settings, dict) else {}
-    kind = str(settings.get("head_type"))
+    head_type = str(settings.get("head_type"))
     known = {"tagging": (_TAGS,), "question_answering": (_SPANS,)}
-    fitting = _CLASSES.get(family, ()) if kind in _TYPES else known.get(kind, ())
+    fitting = _CLASSES.get(family, ()) if head_type in _TYPES else known.get(head_type, ())
     for head in fitting:
         if all(_value(settings, name) == value for name, value in head.settings.items()):
             count = settings.get("num_labels")
-            return head, "regression" if kind == "classification" and count == 1 else _TYPES.get(kind, _DEFAULT)
+            is_value = head_type == "classification" and count == 1
+            return head, "regression" if is_value else _TYPES.get(head_type, _DEFAULT)
     field = "head_type"
     if fitting:
         field = next(name for name, value in fitting[0].settings.items() if _value(settings, name) != value)
@@ -159,9 +160,9 @@ def _renamed(model: LanguageModel, head: Configured, contents: Contents) -> dict
     tensors = dict(contents.head_tensors)
     out: dict[str, Tensor] = {}
     for path, layer in head.layers.items():
-        for kind in ("weight", "bias"):
-            value = tensors.pop(f"heads.{contents.head.get('name')}.{layer}.{kind}", None)
-            ours = f"heads.{head.role}.{path}.{kind}"
+        for parameter in ("weight", "bias"):
+            value = tensors.pop(f"heads.{contents.head.get('name')}.{layer}.{parameter}", None)
+            ours = f"heads.{head.role}.{path}.{parameter}"
             if value is not None:
                 out[theirs.get(ours, ours)] = value
     if tensors or not out:
@@ -195,11 +196,12 @@ def write(plain: LanguageModel, learned: Mapping[int, Tensor], contents: Content
         if not names <= own or not heads:
             continue
         head = heads[0]
-        places = {f"heads.{role}.{path}.{kind}": layer for path, layer in head.layers.items() for kind in _KINDS}
+        layers = head.layers.items()
+        places = {f"heads.{role}.{path}.{parameter}": layer for path, layer in layers for parameter in _PARAMETERS}
         if own <= places.keys():
             for name in own:
-                kind = name.rpartition(".")[2]
-                contents.head_tensors[f"heads.{NAME}.{places[name]}.{kind}"] = parameters[name].detach()
+                parameter = name.rpartition(".")[2]
+                contents.head_tensors[f"heads.{NAME}.{places[name]}.{parameter}"] = parameters[name].detach()
             labels = class_labels(plain, role)
             contents.head = {"config": _settings(plain, role, head, labels), "name": NAME}
             return labels
@@ -219,5 +221,5 @@ def _settings(plain: LanguageModel, role: str, head: Configured, labels: list[st
     if role == "token_classification":
         return {"head_type": "tagging", **common}
     problem = getattr(plain.heads[role], "problem_type", _DEFAULT)
-    kind = "multilabel_classification" if problem == "multi_label_classification" else "classification"
-    return {"head_type": kind, **common, **head.settings}
+    head_type = "multilabel_classification" if problem == "multi_label_classification" else "classification"
+    return {"head_type": head_type, **common, **head.settings}

@@ -112,8 +112,8 @@ def write(export: TargetExport, path: Path) -> None:
     for name, value in fields.items():
         adders[value.__class__](name, value)
     for tensor in stored(model, stored_as):
-        kind = gguf.GGMLQuantizationType[tensor.type.upper()]
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=kind)
+        ggml_type = gguf.GGMLQuantizationType[tensor.type.upper()]
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=ggml_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -116,8 +116,8 @@ def padded(
     mask = np.zeros((len(rows), length), np.bool_)
     tokens = np.zeros((len(rows), length), np.int64)
     for n, row in enumerate(rows):
-        place = slice(length - len(row), length) if left else slice(0, len(row))
-        mask[n, place], tokens[n, place] = True, row
+        columns = slice(length - len(row), length) if left else slice(0, len(row))
+        mask[n, columns], tokens[n, columns] = True, row
     feed: dict[str, NDArray[Any]] = {"input_ids": tokens, "attention_mask": mask.astype(np.int64)}
     if any(each.name == "token_type_ids" for each in session.get_inputs()):
         feed["token_type_ids"] = np.zeros_like(tokens)

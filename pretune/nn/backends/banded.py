@@ -149,10 +149,10 @@ class _Tile(NamedTuple):
 def _tiles(bucket: BandBucket, heads: int, words: Tensor | None, n: _Numbers, dtype: torch.dtype) -> Iterator[_Tile]:
     for start in range(0, bucket.queries, _CHUNK):
         stop = min(start + _CHUNK, bucket.queries)
-        place = bucket.ahead + start  # of the first query among the keys
-        first, last = max(0, place - n.before), min(bucket.keys, bucket.ahead + stop + n.after)
+        offset = bucket.ahead + start  # of the first query among the keys
+        first, last = max(0, offset - n.before), min(bucket.keys, bucket.ahead + stop + n.after)
         first = max(0, first - (first - last - n.shared) % _VECTOR)
-        band = _band(stop - start, place - first, last - first, n[:3], dtype, bucket.rows.device)
+        band = _band(stop - start, offset - first, last - first, n[:3], dtype, bucket.rows.device)
         step = max(1, _SCORES // (heads * band.numel()))
         for at in range(0, bucket.sequences, step):
             some = slice(at, min(at + step, bucket.sequences))
@@ -180,19 +180,19 @@ def _draw(rows: Tensor, first: int, keys: int, heads: int, n: _Numbers) -> tuple
 
 @lru_cache(maxsize=64)
 def _band(
-    queries: int, place: int, keys: int, window: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+    queries: int, offset: int, keys: int, window: tuple[int, int, int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """What is added to the scores of a chunk.
 
     Args:
-        place: of its first query among these keys.
+        offset: of its first query among these keys.
         window: keys before and after that a query sees, and those in front that all see.
 
     Shape:
         return: (queries, shared + keys)
     """
     before, after, shared = window
-    distance = torch.arange(keys, device=device) - torch.arange(place, place + queries, device=device)[:, None]
+    distance = torch.arange(keys, device=device) - torch.arange(offset, offset + queries, device=device)[:, None]
     hidden = (distance < -before) | (distance > after)
     mask = torch.zeros(queries, shared + keys, dtype=dtype, device=device)
     mask[:, shared:].masked_fill_(hidden, -torch.inf)
