@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 import pretune
 from pretune.errors import IdleMethodError
+from pretune.runtime.signals import SignalError
 from pretune.train.open_fields import default_rate
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
-from tests.train.trainkit import clm_recipe, make_store, recipe
+from tests.train.trainkit import clm_recipe, make_store, recipe, stop_at
 
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"places": ["attention", "vocabulary"], "rank": 2, "dropout": 0.1},
@@ -100,3 +101,22 @@ def test_micro_batches_change_no_decision_in_a_head(base: Path, tmp_path: Path) 
     assert any(name.startswith("heads.") for name in one)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_a_stopped_run_that_drops_in_a_head_ends_with_the_same_bits(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = {"lora": {"places": ["head", "layers[:1].attention"], "rank": 2, "dropout": 0.5}}
+    often = {"checkpoint": {"every": 2}, "budget": {"steps": 4}, "data": {"accumulate": 2}}
+    whole, parts = (run(base, tmp_path / name, "lora", tune=tune, **often) for name in ("whole", "parts"))
+    pretrain(whole)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2)
+        with pytest.raises(SignalError):
+            pretrain(parts)
+    assert not (tmp_path / "parts" / "delta.safetensors").exists()
+    pretrain(parts)
+    one, two = (load_file(tmp_path / name / "delta.safetensors") for name in ("whole", "parts"))
+    assert one.keys() == two.keys()
+    assert any(name.startswith("heads.") for name in one)
+    assert all(torch.equal(one[name], two[name]) for name in one)
