@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from drillkit import Zygote
+from hypothesis import HealthCheck, settings
 
 # Models of the tests are so small that a second thread costs more than it gives. Before torch is loaded; processes that
 # tests start inherit it.
@@ -19,6 +20,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that tests start
 sys.dont_write_bytecode = False
 os.environ["LANGUAGE"] = "en"  # whatever the locale of who runs them: tests compare what is said
 
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # no test hangs on how long it takes
 
 _peaks: dict[tuple[object, ...], float] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -95,16 +96,29 @@ def test_links_and_named_files_exist(name: str) -> None:
     assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "pretune" / path).exists()] == []
 
 
-def test_flow_shows_what_happens() -> None:
-    done = subprocess.run([sys.executable, ROOT / "docs" / "flow.py"], capture_output=True, text=True, check=True)
+def test_flow_shows_what_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "docs" / "flow.py"), run_name="__main__")
     (output,) = blocks("docs/flow.md", "")
-    assert output.strip() == done.stdout.strip()
+    assert output.strip() == capsys.readouterr().out.strip()
 
 
-def test_minimal_trains_a_bert_that_transformers_opens(tmp_path: Path) -> None:
+def test_minimal_begins_to_train_a_bert_that_transformers_opens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = ROOT / "docs" / "minimal.py"
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 150
-    command = [sys.executable, file, "--output", tmp_path]
+    monkeypatch.setattr(sys, "argv", [str(file), "--output", str(tmp_path), "--steps", "12"])
+    runpy.run_path(str(file), run_name="__main__")
+    output = capsys.readouterr().out.strip()
+    losses = [float(loss) for loss in re.findall(r"step \d+: loss ([\d.]+)", output)]
+    assert len(losses) == 2
+    assert losses[1] < losses[0] - 1
+    assert "transformers fills 'The capital of Norway is [MASK].' with '" in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_minimal_learns_the_capitals(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "docs" / "minimal.py", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "step 0: loss" in done.stdout
     assert done.stdout.strip().endswith("transformers fills 'The capital of Norway is [MASK].' with 'oslo'")

@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.benchmark import Benchmark, Context, Side
 from benchmarks.suite.prepare import setup, train
 
+SAMPLE = 5  # megabytes that the tokenizer is trained on
 __all__ = ["PrepareMemory", "setup"]
 
 
@@ -26,7 +27,7 @@ class PrepareMemory(Benchmark):
 
     def sides(self, context: Context) -> list[Side]:
         """Ours."""
-        tokenizer = train(generate(context.folder / "small.jsonl", 5), "wordpiece", context.folder / "tokenizer")
+        tokenizer = train(generate(context.folder / "small.jsonl", SAMPLE), "wordpiece", context.folder / "tokenizer")
         source = generate(context.folder / "source.jsonl", self.variants[context.variant])
         options = {"source": str(source), "tokenizer": str(tokenizer), "folder": str(context.folder)}
         return [self.ours(**options, processes=context.threads)]

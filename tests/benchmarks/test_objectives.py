@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ from benchmarks.quality import compare as module
 from benchmarks.quality import vectors
 from benchmarks.quality.compare import Comparison
 from benchmarks.quality.table import MARKER, table, with_tables
-from benchmarks.quality.trials import LANGUAGES, TRIALS, Labels, Language
+from benchmarks.quality.trials import COMMON, LANGUAGES, TRIALS, Labels, Language
+from pretune.cli import main
+from pretune.config import merge
 from pretune.errors import BenchError
 
 
@@ -36,7 +41,16 @@ def language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
     return Language("en", ("corpus.txt",), 200, None, sets)
 
 
+def in_this_process(words: Sequence[str], **options: Any) -> SimpleNamespace:
+    """What `pretrain_in_process` starts, here; that it starts a process is seen where one fails."""
+    assert words[:4] == [sys.executable, "-m", "pretune", "pretrain"]
+    return SimpleNamespace(returncode=main([*words[3:], "--no-allocator", "--quiet"]))
+
+
 def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    monkeypatch.setattr(module, "COMMON", merge(dict(COMMON), {"model": {"overrides": small}}))
+    monkeypatch.setattr(module.subprocess, "run", in_this_process)
     comparison = Comparison(tmp_path / "benchmark", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
     trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse", "none-albert")]
     tree = json.loads(comparison.run([language], trials).read_text())

@@ -21,6 +21,7 @@ from benchmarks.suite.prepare import Prepare
 from benchmarks.suite.train_step import Shape, TrainStep
 from pretune.errors import BenchError
 
+WORDS = ("the", "quick", "foxes", "jump", "over", "lazy", "dogs,", "don't", "you", "think?")
 SHAPES = {
     "mlm": Shape("bert", 1, 64, 4, 24, 0.6, 2),
     "clm": Shape("gpt2", 1, 64, 3, 16, 1.0, 2),
@@ -160,7 +161,9 @@ class TestPrepare:
     @pytest.fixture
     def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         def write_source(path: Path) -> Path:
-            return prepare_memory.generate(path, 1)
+            lines = ["".join(f"{word}{n * m % 97} " for m, word in enumerate(WORDS * 20)) for n in range(100)]
+            path.write_text("".join(json.dumps({"text": f"{n} {line}"}) + "\n" for n, line in enumerate(lines)))
+            return path
 
         monkeypatch.setattr(prepare, "write_source", write_source)
         monkeypatch.setattr(prepare, "VOCABULARY", 300)
@@ -192,7 +195,9 @@ class TestPrepare:
             with pytest.raises(BenchError, match="different tokens"):
                 Prepare().check(context, {OURS: [same], "x": [other]})
 
-    def test_memory_is_measured_alone(self, context: Context) -> None:
-        (ours,) = prepare_memory.PrepareMemory().sides(replace(context, variant="10MB"))
-        assert 10e6 < Path(ours.options["source"]).stat().st_size < 12e6
+    def test_memory_is_measured_alone(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(prepare_memory.PrepareMemory, "variants", {"1MB": 1})
+        monkeypatch.setattr(prepare_memory, "SAMPLE", 1)
+        (ours,) = prepare_memory.PrepareMemory().sides(replace(context, variant="1MB"))
+        assert 1e6 < Path(ours.options["source"]).stat().st_size < 2.3e6
         assert ours.script.stem == "prepare_memory"

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+from torch import Tensor
 
 import pretune
 from pretune.api import Model
@@ -60,12 +62,18 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     torch.set_num_threads(before)
 
 
-def slowly(model: Model, text: str, pooling: PoolingMode) -> NDArray[np.float32]:
-    """The vector of one text by the network as it was loaded."""
+@cache
+def hidden_states(model: Model, text: str) -> Tensor:
+    """What the network gives for one text, as it was loaded. Shape: return: (T, width)"""
     vocabulary, length = model.tokenizer.vocabulary, model.length
     tokens = vocabulary.add_special_tokens(model.tokenizer.encode(text)[: length - vocabulary.overhead(False)])[0]
     with torch.inference_mode():
-        hidden = model.network(ragged([tokens])).last_hidden_state
+        return model.network(ragged([tokens])).last_hidden_state
+
+
+def slowly(model: Model, text: str, pooling: PoolingMode) -> NDArray[np.float32]:
+    """The vector of one text, computed alone."""
+    hidden = hidden_states(model, text)
     return {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling].numpy()
 
 

@@ -39,7 +39,7 @@ def test_an_exact_fraction_is_chosen_at_any_length(length, rate):
 
 def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
     sizes, places = np.zeros(6, int), np.zeros(600)
-    for seed in range(2000):
+    for seed in range(600):
         actual = choose_spans(600, Draw(seed), 1 / 6, 5)
         places[actual] += 1
         runs = np.split(actual, np.flatnonzero(np.diff(actual) > 1) + 1)
@@ -54,7 +54,7 @@ def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
 def test_orders_are_permutations_and_uniform():
     objective = make(rate=0.5)
     text = rows([6])[0]
-    same = [Row((0, n % 7, n), text.tokens) for n in range(30_000)]
+    same = [Row((0, n % 7, n), text.tokens) for n in range(10_000)]
     batch = objective.build_batch(same, DRAW)
     order = batch.order.view(-1, 8).numpy()
     assert (np.sort(order, axis=1)[:, -3:] == [0, 1, 2]).all()
@@ -82,12 +82,13 @@ def test_the_batch_does_not_matter():
 
 
 def test_overfits():
-    model = build("xlnet", "tiny", ["plm"], {"vocab_size": 100, "dropout": 0.0})
-    objective, samples = make(), rows([24, 17, 9, 24] * 4)
+    shape = {"vocab_size": 100, "dropout": 0.0, "d_model": 64, "n_head": 2, "d_head": 32, "d_inner": 128}
+    model = build("xlnet", "tiny", ["plm"], shape)
+    objective, samples = make(), rows([24, 17, 9, 24] * 2)
     batch = objective.build_batch(samples, DRAW)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
     losses = []
-    for _ in range(80):
+    for _ in range(60):
         (term,) = objective(model, batch)
         loss = term.sum / term.count
         optimizer.zero_grad()
@@ -98,7 +99,8 @@ def test_overfits():
     assert losses[-1] < 0.1
 
 
-def test_memory_is_cut_off_by_key_and_nothing_is_lost():
+@pytest.mark.parametrize("count", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_memory_is_cut_off_by_key_and_nothing_is_lost(count):
     objective = make(memory=6)
     samples = rows([2, 3, 9, 20, 20, 7])
     batch = objective.build_batch(samples, DRAW)
@@ -110,7 +112,7 @@ def test_memory_is_cut_off_by_key_and_nothing_is_lost():
         assert [int(token) for token in whole] == row.tokens.tolist()
     some = objective.build_batch(samples[3:4], DRAW)
     assert some.source.layout.lengths == (cuts[3],)
-    many = [Row((0, 0, n), np.arange(5, 25)) for n in range(100_000)]
+    many = [Row((0, 0, n), np.arange(5, 25)) for n in range(count)]
     actual = np.array(objective.prepare(many, DRAW).source.layout.lengths)
     assert stats.chisquare(np.bincount(actual, minlength=7)[1:]).pvalue > 1e-4
     assert objective.prepare(rows([1, 2]), DRAW).source.layout.lengths == (0, 1)

@@ -216,11 +216,12 @@ def test_rotations_and_orders_of_sentences_are_uniform() -> None:
     uniform(codes)
 
 
-def test_parts_are_split_and_swapped_uniformly() -> None:
+@pytest.mark.parametrize("many", [20_000, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_parts_are_split_and_swapped_uniformly(many: int) -> None:
     sop = SentenceOrderPrediction(SentenceOrderPrediction.Config(), VOCABULARY)
     tokens, sentences = np.arange(10, 18), np.array([0, 2, 4, 6])
-    batch = sop.prepare([Row((0, 0, n), tokens, sentences=sentences) for n in range(MANY)], DRAW)
-    table = batch.tokens.view(MANY, -1).numpy()
+    batch = sop.prepare([Row((0, 0, n), tokens, sentences=sentences) for n in range(many)], DRAW)
+    table = batch.tokens.view(many, -1).numpy()
     edges = np.where(table[:, 1] == 10, (table == SEP).argmax(axis=1), 9 - (table == SEP).argmax(axis=1)) - 1
     swapped = batch.targets["sop"][1].numpy()
     assert ((table[:, 1] != 10) == (swapped == 1)).all()
@@ -228,7 +229,9 @@ def test_parts_are_split_and_swapped_uniformly() -> None:
     uniform(edges)
 
 
+@pytest.mark.slow
 def test_orders_of_prediction_are_uniform() -> None:
+    """Those of 10,000 texts are in test_plm.py."""
     plm = make(PermutationLanguageModelling, rate=0.5)
     batch = plm.build_batch([Row((0, 0, n), np.arange(10, 16)) for n in range(MANY)], DRAW)
     assert batch.order is not None

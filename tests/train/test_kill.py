@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "kills",
-    [5, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    [2, pytest.param(5, marks=pytest.mark.slow), pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
 )
 def test_killed_runs_end_with_the_same_bits(store, tmp_path, kills):
     here = Path(__file__).parent

@@ -24,6 +24,7 @@ OVER: dict[str, Any] = {
     "model": {"dropout": 0.1},
 }
 OBJECTIVES = variants("objectives")
+QUICK = ("mlm", "simcse", "cert", "rtd", "plm", "prefix")  # what a step gathers, a second model, memory, an encoder
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,21 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 def ranks(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of all runs; exit codes and standard errors of both ranks for each objective."""
     folder = tmp_path_factory.mktemp("ranks")
-    return folder, run_ranks(marked, folder, *OBJECTIVES)
+    return folder, run_ranks(marked, folder, *QUICK)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_two_ranks_with_two_parts_each_are_one_process(objective: str, ranks: tuple[Path, dict[str, Any]]) -> None:
-    folder, actual = ranks
+@pytest.fixture(scope="module")
+def other_ranks(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The same of the others."""
+    folder = tmp_path_factory.mktemp("others")
+    return folder, run_ranks(marked, folder, *(name for name in OBJECTIVES if name not in QUICK))
+
+
+@pytest.mark.parametrize(
+    "objective", [pytest.param(o, marks=() if o in QUICK else pytest.mark.slow) for o in OBJECTIVES]
+)
+def test_two_ranks_with_two_parts_each_are_one_process(objective: str, request: pytest.FixtureRequest) -> None:
+    folder, actual = request.getfixturevalue("ranks" if objective in QUICK else "other_ranks")
     assert actual[objective][0] == [0, 0], actual[objective]
     check_alike(*(folder / f"{objective}-{count}" for count in ("one", "two")))
 
