@@ -71,6 +71,13 @@ def test_readme_names_every_verb(name: str) -> None:
     assert {verb for verb in verbs if not re.search(rf"`{verb}\b|\b(pretune|make) {verb}\b", text)} == set()
 
 
+@pytest.mark.parametrize("name", ["docs/guide/install.md", "docs/guide/install.zh.md"])
+def test_install_explains_every_extra(name: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert {extra for extra in extras if f"| `{extra}` |" not in text} == {"docs", "test", "check"}
+
+
 def test_recipe_of_the_readme_is_one() -> None:
     (text,) = blocks("README.md", "toml")
     config.validate(Recipe, tomllib.loads(text), "README.md")
