@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from benchmarks.understanding.sets import Record, draw_per_label, draw_records, find_set
 
@@ -64,7 +63,7 @@ def baselines(model: Any, train: Sequence[Record], test: Sequence[Record]) -> di
     """Accuracies of logistic regression on TF-IDF and on the model's vectors; pairs are read as two texts."""
     from pretune.baselines.tfidf import fit_tfidf
     from pretune.baselines.vectors import fit_vectors
-    from pretune.nn.vector_head import pair_features
+    from pretune.report.pair_vectors import pair_vectors
 
     labels, truth = ([str(record["label"]) for record in part] for part in (train, test))
     texts, tested = ([str(record["text"]) for record in part] for part in (train, test))
@@ -74,11 +73,7 @@ def baselines(model: Any, train: Sequence[Record], test: Sequence[Record]) -> di
     by_tfidf = tfidf.probabilities(tested, others if pairs else None).argmax(axis=1)
 
     def vectors(first: list[str], second: list[str]) -> Any:
-        u = model.embed(first, normalize=True)
-        if not pairs:
-            return u
-        v = model.embed(second, normalize=True)
-        return pair_features(torch.from_numpy(u), torch.from_numpy(v)).numpy()
+        return pair_vectors(model, first, second) if pairs else model.embed(first, normalize=True)
 
     linear = fit_vectors(vectors(texts, seconds), labels)
     by_vectors = linear.probabilities(vectors(tested, others)).argmax(axis=1)

@@ -33,6 +33,7 @@ from pretune.models.model import LanguageModel, MakeHeads, construct
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.weight_map import Weight
 from pretune.nn.heads import SequenceHead
+from pretune.nn.vector_head import VectorHead
 
 Sources = Mapping[str, tuple[str, Weight]]
 """For each of our weights its name in the files, and how it is read."""
@@ -164,6 +165,10 @@ def assemble(
     else:
         names = _wanted_labels(description, table, heads, labels)
         model = construct(family, config, heads, names, description.problem_type)
+    for role, each in model.heads.items():
+        name = table.locate(f"heads.{role}.linear.weight")
+        if isinstance(each, VectorHead) and name is not None:
+            each.use_columns(table.weights.shapes[name][1])
     head = dict(model.heads.items()).get("classification")
     if isinstance(head, SequenceHead) and description.describes(head):
         head.output = description.output or head.output

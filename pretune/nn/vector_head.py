@@ -12,30 +12,11 @@ from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.heads import SINGLE_LABEL, PoolPosition, ProblemType, SequenceHead, pool
+from pretune.nn.pair_features import TextPairs, coverage_features, vector_features
+from pretune.nn.projection import Projection
 from pretune.nn.tuned import with_keys
 
-_COSINE = (
-    4.0  # weight of a cosine beside the numbers of two vectors of length 1, so that few examples suffice to use it
-)
-
-
-def pair_features(first: Tensor, second: Tensor) -> Tensor:
-    """What a linear classifier of pairs reads: both vectors, their distance, their product, and the product's sum.
-
-    The sum says how similar the texts are. It is a direction among the products too, but one that a classifier of few
-    examples, whose weights are kept small, would not find.
-
-    Args:
-        first, second: vectors of length 1.
-
-    Shape:
-        first, second: (N, width); return: (N, 4 width + 1)
-
-    Source: Conneau et al. 2017 (arXiv 1705.02364), section 3.1, for the four parts.
-    """
-    product = first * second
-    cosine = product.sum(dim=1, keepdim=True)
-    return torch.cat([first, second, (first - second).abs(), product, _COSINE * cosine], dim=1)
+_COVERAGE = 4  # features of a pair that its tokens give
 
 
 class VectorHead(SequenceHead):
@@ -48,7 +29,10 @@ class VectorHead(SequenceHead):
         labels: names of the classes, in the order of the scores.
         pool_position: which row is read, or the mean of all.
         problem_type: what the scores are.
-        apart: what is scored is a pair of texts, each a sequence, by `pair_features` of their vectors.
+        apart: what is scored is a pair of texts, each a sequence, by the features of `nn.pair_features`.
+
+    Attributes:
+        apart: it scores pairs.
     """
 
     def __init__(
@@ -60,25 +44,43 @@ class VectorHead(SequenceHead):
         *,
         apart: bool = False,
     ) -> None:
-        super().__init__(4 * width + 1 if apart else width, labels, pool_position, problem_type)
+        super().__init__(4 * width + 1 + _COVERAGE if apart else width, labels, pool_position, problem_type)
+        self.apart, self._width = apart, width
+        self.needs_all_rows = self.needs_all_rows or self._reads_tokens
 
-    def vectors(self, hidden: Tensor, layout: Layout, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """What is scored.
+    @property
+    def _reads_tokens(self) -> bool:
+        """Whether it scores what the tokens of a pair say, and not their vectors alone."""
+        return self.apart and self.linear.in_features > 4 * self._width + 1
+
+    def use_columns(self, count: int) -> None:
+        """Scores the first features of a pair alone, as weights that were trained before there were more of them.
 
         Args:
-            pairs: the numbers of the sequences that are the first and the second text of each pair.
+            count: columns of these weights. What no version had is left to whoever compares shapes.
+        """
+        if self.apart and count in (4 * self._width, 4 * self._width + 1):
+            with torch.device(self.linear.weight.device):
+                self.linear = Projection(count, len(self.labels))
+            self.needs_all_rows = self.pool_position == "mean"
+
+    def vectors(self, hidden: Tensor, layout: Layout, pairs: TextPairs | None = None) -> Tensor:
+        """What is scored.
 
         Shape:
-            hidden: (T, width); pairs: (N,) int64 each; return: (N, width), or (N, 4 width + 1) of pairs, fp32
+            hidden: (T, width); return: (N, width), or (N, 4 width + 5) of pairs, or what `use_columns` says; fp32
         """
         vectors = F.normalize(pool(hidden, layout, self.pool_position).float(), dim=1)
         if pairs is None:
             return vectors
-        return pair_features(vectors[pairs[0]], vectors[pairs[1]])
+        features = vector_features(vectors[pairs.first], vectors[pairs.second])
+        if not self._reads_tokens:
+            return features[:, : self.linear.in_features]
+        return torch.cat([features, coverage_features(hidden, layout, pairs)], dim=1)
 
-    def forward(self, hidden: Tensor, layout: Layout, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, layout: Layout, pairs: TextPairs | None = None) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
-        sequences = layout.first if pairs is None else layout.first[pairs[0]]
+        sequences = layout.first if pairs is None else layout.first[pairs.first]
         keys = None if layout.keys is None else layout.keys.at(sequences)
         return with_keys(self.linear, self.vectors(hidden, layout, pairs), keys)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pretune.disk import replace_file
@@ -26,7 +25,7 @@ from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.interop.run_names import FACTS, INITIAL, VALIDATION
 from pretune.model import Model
 from pretune.nn.cast import cast_to_bf16
-from pretune.nn.vector_head import pair_features
+from pretune.report.pair_vectors import pair_vectors
 from pretune.runtime.device import is_bf16
 from pretune.seals import changing, read_facts
 from pretune.tasks.classification import Classification, ClassificationExample
@@ -179,11 +178,10 @@ def _finished(run: Path) -> dict[str, Any]:
 
 def _vectors(model: Model, examples: Examples) -> NDArray[np.float32]:
     """The features of texts, or of pairs."""
-    first = model.embed([example.text for example in examples], normalize=True)
+    firsts = [example.text for example in examples]
     if all(example.second is None for example in examples):
-        return first
-    second = model.embed([example.second or example.text for example in examples], normalize=True)
-    return pair_features(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+        return model.embed(firsts, normalize=True)
+    return pair_vectors(model, firsts, [example.second or example.text for example in examples])
 
 
 def _predict(model: Model, task: Classification, examples: Examples) -> list[Prediction]:

@@ -16,6 +16,7 @@ from pretune.batch import ragged
 from pretune.errors import DataError, UsageError
 from pretune.interop.weights import Weights
 from pretune.nn.vector_head import VectorHead
+from pretune.report.pair_vectors import pair_vectors
 from tests.tinymodels import save_bert, word_tokenizer
 
 ROWS = [("the quick brown fox", "fox"), ("the lazy dog", "dog"), ("a cat ate a hat", "cat")] * 6
@@ -86,7 +87,7 @@ def test_the_weights_before_training_may_count(base: Path, tmp_path: Path) -> No
 
 
 def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
-    """Fitted to frozen vectors, it is logistic regression on both vectors, their distance, product and cosine."""
+    """Fitted to frozen vectors, it is logistic regression on what these and the tokens' vectors say of a pair."""
     texts = [text for text, _ in ROWS[:3]]
     pairs = [(a, b, "same" if a == b else "other") for a in texts for b in texts] * 2
     records = [{"text": a, "second": b, "label": label} for a, b, label in pairs]
@@ -97,6 +98,15 @@ def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
     before = pretune.load(base, precision="fp32")
     u, v = (before.embed([pair[n] for pair in pairs], normalize=True) for n in (0, 1))
     features = np.hstack([u, v, np.abs(u - v), u * v, 4 * (u * v).sum(axis=1, keepdims=True)])
+    sides = [
+        [text.vectors for text in before.embed([p[n] for p in pairs], of="tokens", normalize=True)] for n in (0, 1)
+    ]
+    cosines = [one @ other.T for one, other in zip(*sides, strict=True)]
+    covered = [[8 * c.max(1).mean(), 8 * c.max(0).mean(), 4 * c.max(1).min(), 4 * c.max(0).min()] for c in cosines]
+    features = np.hstack([features, covered]).astype(np.float32)
+    np.testing.assert_allclose(
+        pair_vectors(before, *([pair[n] for pair in pairs] for n in (0, 1))), features, atol=1e-5
+    )
     fitted = fit_vectors(features, [label for *_, label in pairs])
     probabilities = [[answer.probabilities[label] for label in fitted.labels] for answer in answers]
     np.testing.assert_allclose(probabilities, fitted.probabilities(features), atol=1e-3)
@@ -104,6 +114,27 @@ def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
     assert again.predict(records) == answers
     with pytest.raises(DataError, match="no second text"):
         train(base, tmp_path / "bad", task=task)
+
+
+@pytest.mark.parametrize("count", [128, 129])
+def test_weights_for_fewer_features_of_pairs_are_read(base: Path, tmp_path: Path, count: int) -> None:
+    """Before coverage was one, and before the cosine was; what the weights were trained on is told by their width."""
+    records = [{"text": a, "second": b, "label": str(a == b)} for a, _ in ROWS[:3] for b, _ in ROWS[:3]]
+    task = {"classification": {"head": "mean", "fit_head": True, "apart": True}}
+    fields: dict[str, Any] = {"model": str(base), "task": task, "steps": 1, "length": 16, "tune": "frozen"}
+    fields |= {"second": "second", "precision": "fp32", "track.report": False}
+    model = pretune.finetune(train=records, output=str(tmp_path / "run"), **fields)
+    head = model.network.heads["vector_classification"]
+    assert isinstance(head, VectorHead)
+    whole = head.linear.weight.detach().clone()
+    head.use_columns(count)
+    with torch.no_grad():
+        head.linear.weight.copy_(whole[:, :count])
+    answers = model.predict(records)
+    model.save(tmp_path / "older")
+    assert Weights(tmp_path / "older").shapes["heads.vector_classification.linear.weight"] == (2, count)
+    assert pretune.load(tmp_path / "older", precision="fp32").predict(records) == answers
+    assert pretune.load(tmp_path / "run", precision="fp32").predict(records) != answers
 
 
 def test_a_standard_head_is_not_fitted(base: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.nn.pair_features import TextPairs
 from pretune.nn.vector_head import VectorHead
 from pretune.objectives.objective import Ability, ends, name_samples
 from pretune.tasks.shared.windowed import cut_pair, window_row
@@ -73,8 +74,8 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
                 good vectors of texts learns from few examples through these alone.
             fit_head: fit the head to the vectors of the training texts once training has ended, by logistic regression;
                 for a head that scores vectors.
-            apart: read the texts of a pair apart, and score both vectors, their distance, product and cosine; by
-                default one sequence has both.
+            apart: read the texts of a pair apart, and score both vectors, their distance, product and cosine, and how
+                well the tokens of each are found in the other; by default one sequence has both.
         """
 
         head: Literal["standard", "mean", "first", "last"] = "standard"
@@ -205,11 +206,16 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
     def logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """The scores of every sequence. Shape: return: (N, outputs) fp32."""
         head = get_head(model, self.head_role, SequenceHead)
-        parts = (batch.targets[_PAIRS],) if self.config.apart else ()
+        parts = (self._pairs(batch),) if self.config.apart else ()
         logits: Tensor = head(output.last_hidden_state, output.layout, *parts)
         return logits.float()
 
     def vectors(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """What a head on vectors scores. Shape: return: (N, any)"""
         head = get_head(model, self.head_role, VectorHead)
-        return head.vectors(output.last_hidden_state, output.layout, batch.targets.get(_PAIRS))
+        pairs = self._pairs(batch) if self.config.apart else None
+        return head.vectors(output.last_hidden_state, output.layout, pairs)
+
+    def _pairs(self, batch: Batch) -> TextPairs:
+        """Which sequences are the texts of each pair."""
+        return TextPairs(*batch.targets[_PAIRS], self.vocabulary.prefix_length, len(self.vocabulary.suffix))
