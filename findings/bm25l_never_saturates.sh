@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # In rank-bm25's BM25L a word counts as often as it stands there: 32 repetitions weigh 43 times as much as one.
 #
-# Guess, written first: BM25L (Lv and Zhai 2011) mends the length normalisation of BM25, and like every BM25 what one word adds
-# saturates: it stays below (k1 + 1) times its weight however often the word is repeated.
-# Seen with rank-bm25 0.2.2: the saturated value is multiplied by how often the word stands in the document once more, so that
-# scores grow in proportion. Of documents of one length, the one that repeats one of two query words four times
-# is before the one that holds both, which BM25Okapi and BM25Plus of the same package and `method="bm25l"` of bm25s put first.
-# Nothing warns; texts that repeat a word win.
+# Guess, written first: BM25L (Lv and Zhai 2011) mends the length normalisation of BM25, and like every BM25 what one word
+# adds saturates: it stays below (k1 + 1) times its weight however often the word is repeated.
+# Seen with rank-bm25 0.2.2: the saturated value is multiplied by how often the word stands in the document once more, so
+# that scores grow in proportion. Of documents of one length, the one that repeats one of two query words four times is
+# before the one that holds both, which BM25Okapi and BM25Plus of the same package and `method="bm25l"` of bm25s put
+# first. Nothing warns; texts that repeat a word win.
 # For pretune: `search/words.py` uses Lucene's BM25.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The delta of BM25+ changes no rank in rank-bm25 and in bm25s: every document gets it, also those without the word.
 #
-# Guess, written first: BM25+ (Lv and Zhai 2011) lifts what a word adds by `delta` in the documents that hold it, so that a
-# long one that holds it is well before all that do not; a larger `delta` changes differences, and in the end the order.
-# Seen with rank-bm25 0.2.2 (`BM25Plus`) and bm25s 0.3.16 (`method="bm25+"`), which give the same scores: `delta` times the weight
-# of the word is added to every document of the collection. Differences between documents are those without a delta, and with
-# `delta=100` the order is that of 0. By the formula of the paper a long document with both words of a query is before a
-# short one with a single word from a delta of 1 on; here it stays behind it. So the method is BM25 with another weight of
-# words, a tuned delta is noise, and a document without any word of the query has a score far above 0. Nothing warns.
+# Guess, written first: BM25+ (Lv and Zhai 2011) lifts what a word adds by `delta` in the documents that hold it, so that
+# a long one that holds it is well before all that do not; a larger `delta` changes differences, and in the end the order.
+# Seen with rank-bm25 0.2.2 (`BM25Plus`) and bm25s 0.3.16 (`method="bm25+"`), which give the same scores: `delta` times
+# the weight of the word is added to every document of the collection. Differences between documents are those without a
+# delta, and with `delta=100` the order is that of 0. By the formula of the paper a long document with both words of a
+# query is before a short one with a single word from a delta of 1 on; here it stays behind it. So the method is BM25 with
+# another weight of words, a tuned delta is noise, and a document without any word of the query has a score far above 0.
+# Nothing warns.
 # For pretune: `search/words.py` uses Lucene's BM25, and what has no word of the query is no result.
 set -euo pipefail
 folder=$(mktemp -d)

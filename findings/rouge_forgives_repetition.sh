@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The package rouge gives F 1.0 to a text that repeats its reference four times, and to one with its sentences turned round.
+# The package rouge gives F 1.0 to a text that repeats its reference four times, and to one with its sentences turned
+# round.
 #
-# Guess, written first: ROUGE-1 clips counts, so that "the cat" four times over has a precision of 2 in 8; ROUGE-L is about the
-# order of the whole text. The package says that it is a full implementation, and rouge-score is its like.
-# Seen with rouge 1.0.1, rouge-chinese 1.0.3 beside rouge-score 0.1.2: n-grams are sets by default (`exclusive`), so that a word
-# counts once: the text that repeats has ROUGE-1 (and in rouge ROUGE-L) of precision, recall and F 1.0, where rouge-score says
-# F 0.4. Four repetitions are what a language model falls into when it fails. ROUGE-L takes a text apart at full stops and
-# collects for each sentence what any sentence has in common with it: with the two halves turned round it is 1.0 in place of
-# 0.5. rouge-chinese does the former in ROUGE-1. Nothing in the result says so.
+# Guess, written first: ROUGE-1 clips counts, so that "the cat" four times over has a precision of 2 in 8; ROUGE-L is
+# about the order of the whole text. The package says that it is a full implementation, and rouge-score is its like.
+# Seen with rouge 1.0.1, rouge-chinese 1.0.3 beside rouge-score 0.1.2: n-grams are sets by default (`exclusive`), so that
+# a word counts once: the text that repeats has ROUGE-1 (and in rouge ROUGE-L) of precision, recall and F 1.0, where
+# rouge-score says F 0.4. Four repetitions are what a language model falls into when it fails. ROUGE-L takes a text apart
+# at full stops and collects for each sentence what any sentence has in common with it: with the two halves turned round
+# it is 1.0 in place of 0.5. rouge-chinese does the former in ROUGE-1. Nothing in the result says so.
 # For pretune: ROUGE is that of rouge-score, on words that `metrics/words.py` cuts.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -3,10 +3,11 @@
 #
 # Guess, written first: `chrf_score(..., n_word_order=0)` is the chrF of sacrebleu, which its documentation names as the
 # origin of its code and defaults; a text equal to its reference has the highest score there is.
-# Seen with torchmetrics 1.9.0 beside sacrebleu 2.6.0: F is summed over the runs of 1 to 6 characters and divided by 6, also where
-# text and reference have no run of 4, 5 or 6; sacrebleu divides by the orders that both have. So equal texts of one letter
-# have 16.7, of two letters 33.3, of five 83.3, and chrF++ (a word or two more) 25 for a word of one letter. Chinese words, digits, labels and
-# multiple-choice letters are that short. Texts of six letters and more agree within 0.01. No warning.
+# Seen with torchmetrics 1.9.0 beside sacrebleu 2.6.0: F is summed over the runs of 1 to 6 characters and divided by 6,
+# also where text and reference have no run of 4, 5 or 6; sacrebleu divides by the orders that both have. So equal texts
+# of one letter have 16.7, of two letters 33.3, of five 83.3, and chrF++ (a word or two more) 25 for a word of one letter.
+# Chinese words, digits, labels and multiple-choice letters are that short. Texts of six letters and more agree within
+# 0.01. No warning.
 # For pretune: chrF is sacrebleu's own (`metrics/chrf.py`).
 set -euo pipefail
 folder=$(mktemp -d)
