@@ -7,7 +7,7 @@
 # `equalized_odds_difference` and `equal_opportunity_difference` are 1.0 and `equalized_odds_ratio` 0.0, the worst there
 # is, for predictions that equal the labels. The same predictions with one positive more in that group score 0.0 and 1.0.
 # Small groups (a dialect, a name) often have no case of a rare label. No warning.
-# For pretune: a rate with nothing to divide by is no number, and its line is left out.
+# For pretune: it measures no fairness of groups; whoever does it with its predictions looks at the number of cases first.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -9,7 +9,7 @@
 # becomes "線上性代數中" (online-ness algebra). `s2t` and `s2tw` are right, so is zhconv 1.4.1 with "zh-tw". `tw2sp` does not
 # take it back: it gives 达到目出租车气高涨. What is made by it, for pretraining or for pairs of a parallel text, holds words that
 # are none.
-# For pretune: it converts no script; docs speak of corpora as they come.
+# For pretune: it converts no script; text is learned as it comes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
