@@ -27,6 +27,7 @@ def bench(
     warmup: Annotated[int, Parameter(validator=Number(gte=0))] = 2,
     output: Annotated[Path | None, Parameter(show_default=False)] = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
+    clock: Literal["wall", "cpu"] = "wall",
     list_benchmarks: Annotated[bool, Parameter(name="--list")] = False,
     search: bool = False,
     profile: bool = False,
@@ -45,6 +46,7 @@ def bench(
         warmup: number of runs of each side before them.
         output: folder of the results; benchmarks/results where it exists, else bench-results.
         precision: dtype of matmuls, ours and the peer's at its best; auto uses bf16 where the hardware multiplies it.
+        clock: what is compared: time on the wall, or, where others use the machine, CPU time, with `--threads 1`.
         list_benchmarks: list the benchmarks and their variants, and measure nothing.
         search: search for the peer's best settings on one variant, instead of comparing.
         profile: profile our side by operation, instead of comparing.
@@ -52,6 +54,8 @@ def bench(
     """
     if search and profile:
         raise UsageError("give one of --search and --profile")
+    if clock == "cpu" and (session.threads != 1 or search or profile):
+        raise UsageError("--clock cpu adds up the time of all threads: use it with --threads 1, and to compare")
     folder = output or (_RESULTS if _RESULTS.is_dir() else Path("bench-results"))
     session.start("benchmarks")
     if page:
@@ -67,7 +71,7 @@ def bench(
         print(*(f"{name}/{variant}" for name, (_, variants) in chosen.items() for variant in variants), sep="\n")
         return
     session.say(f"measuring {', '.join(chosen)} -> {folder}")
-    options = commands.Options(rounds, warmup, *dtype_and_threads(precision, session.threads), folder)
+    options = commands.Options(rounds, warmup, *dtype_and_threads(precision, session.threads), folder, clock)
     measure = commands.run_search if search else commands.run_profile if profile else commands.run
     for path in measure(chosen, options):
         print(path)

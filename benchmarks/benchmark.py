@@ -31,14 +31,16 @@ def setup(size):  # our side, in a process of its own; options are JSON
 from __future__ import annotations
 
 import inspect
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 Allocator = Literal["own", "ours"]
 Setting = Literal["", "default", "best"]
+Clock = Literal["wall", "cpu"]
 Run = dict[str, Any]
 Runs = Mapping[str, Sequence[Run]]
 Limits = Mapping[str, Sequence[float]]
@@ -95,12 +97,19 @@ class Context:
     Attributes:
         folder: empty at first, gone after the run; weights, inputs and outputs too large for JSON go there.
         precision: dtype of matmuls, as `limits.dtype_and_threads` gives it.
+        clock: what is compared: time on the wall, or the CPU time of a side's process, on a machine that others use.
     """
 
     variant: str
     folder: Path
     precision: Literal["bf16", "fp32"]
     threads: int
+    clock: Clock = "wall"
+
+    @property
+    def timer(self) -> Callable[[], float]:
+        """Seconds by the clock, of this process."""
+        return time.process_time if self.clock == "cpu" else time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -155,7 +164,7 @@ class Benchmark(ABC):
         """
         from benchmarks.limits import gemm_peak
 
-        return {GEMM: gemm_peak(context.precision, self.shapes(context))}
+        return {GEMM: gemm_peak(context.precision, self.shapes(context), timer=context.timer)}
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Compare what the sides of one block gave: by label, ours under `OURS`.

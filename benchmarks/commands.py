@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import measurements, page, profile, search
-from benchmarks.benchmark import Benchmark, Context
+from benchmarks.benchmark import Benchmark, Clock, Context
 from benchmarks.runner import measure
 from pretune import find
 from pretune.errors import BenchError, UsageError
@@ -31,6 +31,7 @@ class Options:
         precision: dtype of matmuls, as `limits.dtype_and_threads` gives it.
         threads: of each side.
         output: folder of the results.
+        clock: whose seconds are compared.
     """
 
     rounds: int
@@ -38,12 +39,13 @@ class Options:
     precision: Literal["bf16", "fp32"]
     threads: int
     output: Path
+    clock: Clock = "wall"
 
     @contextmanager
     def context(self, variant: str) -> Iterator[Context]:
         """What a benchmark is asked for, with a folder that is gone afterwards."""
         with tempfile.TemporaryDirectory(prefix="pretune-bench-") as folder:
-            yield Context(variant, Path(folder), self.precision, self.threads)
+            yield Context(variant, Path(folder), self.precision, self.threads, self.clock)
 
 
 def select(words: Sequence[str]) -> dict[str, tuple[Benchmark, list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pretune.runtime.precision import Name, choose_precision
@@ -24,11 +24,17 @@ def dtype_and_threads(precision: Name, threads: int | None) -> tuple[Literal["bf
     return choice.name, cores
 
 
-def gemm_peak(precision: str, shapes: Sequence[tuple[int, int, int]], seconds: float = 0.15) -> float:
+def gemm_peak(
+    precision: str,
+    shapes: Sequence[tuple[int, int, int]],
+    seconds: float = 0.15,
+    timer: Callable[[], float] = time.perf_counter,
+) -> float:
     """Best speed of a matmul over the shapes (rows, in, out) of the work itself, in FLOP/s.
 
     Args:
         seconds: for each shape.
+        timer: gives seconds.
     """
     import torch
     import torch.nn.functional as F
@@ -37,22 +43,22 @@ def gemm_peak(precision: str, shapes: Sequence[tuple[int, int, int]], seconds: f
     best = 0.0
     for rows, inner, outer in shapes:
         x, w = torch.randn(rows, inner, dtype=dtype), torch.randn(outer, inner, dtype=dtype)
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
+        end = timer() + seconds
+        while timer() < end:
+            start = timer()
             F.linear(x, w)
-            best = max(best, 2.0 * rows * inner * outer / (time.perf_counter() - start))
+            best = max(best, 2.0 * rows * inner * outer / (timer() - start))
     return best
 
 
-def read_bandwidth(megabytes: int = 192, repeats: int = 3) -> float:
+def read_bandwidth(megabytes: int = 192, repeats: int = 3, timer: Callable[[], float] = time.perf_counter) -> float:
     """Best speed of a plain sum over memory, in bytes/s."""
     import torch
 
     x = torch.ones(megabytes * 2**20 // 4)
     best = 0.0
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = timer()
         x.sum()
-        best = max(best, megabytes * 2**20 / (time.perf_counter() - start))
+        best = max(best, megabytes * 2**20 / (timer() - start))
     return best

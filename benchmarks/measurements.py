@@ -77,6 +77,7 @@ class Result:
         versions: of our environment and of each peer's.
         absent: peers that could not be installed, and why.
         facts, notes: figures beside the ratios, and the same as sentences.
+        clock: whose seconds they are: of the wall, or CPU time.
     """
 
     precision: str
@@ -93,6 +94,7 @@ class Result:
     facts: dict[str, Any]
     notes: list[str]
     date: str = field(default_factory=lambda: today())
+    clock: str = "wall"
 
 
 def today() -> str:

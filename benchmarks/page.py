@@ -44,7 +44,8 @@ def write(folder: Path) -> Path:
     """Write the page of a folder of results: beside `benchmarks/results`, in any other folder."""
     path = (folder.parent if folder.resolve().parts[-2:] == ("benchmarks", "results") else folder) / "README.md"
     trees = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    path.write_text("\n".join([HEAD, *(section(tree) for tree in trees)]), encoding="utf-8")
+    known = [tree for tree in trees if "machine" in tree]  # scores of retrieval stand in LOG.md
+    path.write_text("\n".join([HEAD, *(section(tree) for tree in known)]), encoding="utf-8")
     return path
 
 
@@ -125,7 +126,7 @@ def _how(tree: Mapping[str, Any]) -> str:
     """When and with what a variant was measured."""
     versions = {f"{package} {version}": None for side in tree["versions"].values() for package, version in side.items()}
     how = f"{tree['date']}, {tree['precision']}, {_many(tree['threads'], 'thread')}, {_many(tree['rounds'], 'round')}"
-    return f"{how} ({', '.join(versions)})"
+    return f"{how}{', CPU time' if tree.get('clock') == 'cpu' else ''} ({', '.join(versions)})"
 
 
 def _notes(tree: Mapping[str, Any]) -> list[str]:

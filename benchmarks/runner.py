@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks.benchmark import GEMM, OURS, Benchmark, Context, Run, Side
+from benchmarks.benchmark import GEMM, OURS, Benchmark, Clock, Context, Run, Side
 from benchmarks.environments import AbsentError
 from benchmarks.measurements import Result, Row, Speed, mark
 from benchmarks.memory import Peak
@@ -48,12 +48,14 @@ def compete(
     limits: Callable[[], Mapping[str, float]] = dict,
     fresh: bool = False,
     timeout: float = 1800.0,
+    clock: Clock = "wall",
 ) -> Block:
     """Give runs in rounds and gather what came back.
 
     Args:
         limits: measures what the machine can do, after each round.
         fresh: every run in a process of its own.
+        clock: whose seconds are kept.
 
     Raises:
         BenchError: a side failed, or the machine drifted.
@@ -70,7 +72,7 @@ def compete(
                 block.versions[side.label] = process.versions
                 runners[side.label] = process.run
         for number in range(-warmup, rounds):
-            results = {label: run() for label, run in runners.items()}
+            results = {label: _by(clock, run()) for label, run in runners.items()}
             if number < 0:
                 continue
             for label, run in results.items():
@@ -151,6 +153,7 @@ def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) ->
         absent=absent,
         facts=facts,
         notes=benchmark.notes(facts),
+        clock=context.clock,
     )
 
 
@@ -169,10 +172,15 @@ def _block(benchmark: Benchmark, context: Context, sides: Sequence[Side], rounds
         rounds=rounds,
         warmup=warmup,
         threads=context.threads,
+        clock=context.clock,
         limits=lambda: benchmark.limits(context),
         fresh=benchmark.fresh,
         timeout=benchmark.timeout,
     )
+
+
+def _by(clock: Clock, run: Run) -> Run:
+    return run | {"seconds": run["cpu"]} if clock == "cpu" else run
 
 
 def _append(gathered: dict[str, list[float]], measured: Mapping[str, float]) -> None:

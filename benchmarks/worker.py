@@ -1,8 +1,9 @@
 """A side's process: load a script, set it up, run it once for each line that comes. Standard library only.
 
 JSON lines. In, once: `{"script", "function", "options", "allocator", "threads", "load", "packages"}`. Out: `{"ready":
-true, "versions": {...}}` or `{"error": text}`. In: `"run"`. Out: `{"seconds", "peak_mb", ...what the run returned}` or
-`{"error": text}`. The end of the input ends the process. It runs under any Python, without pretune.
+true, "versions": {...}}` or `{"error": text}`. In: `"run"`. Out: `{"seconds", "cpu" (seconds of all threads),
+"peak_mb", ...what the run returned}` or `{"error": text}`. The end of the input ends the process. It runs under any
+Python, without pretune.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def main() -> None:
     while commands.readline():
         try:
             with _busy_processes(order["load"]):
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), time.process_time()
                 result = run()
-                seconds = time.perf_counter() - start
-            _answer(answers, {"seconds": seconds, "peak_mb": _peak(), **result})
+                spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+            _answer(answers, {**spent, "peak_mb": _peak(), **result})
         except Exception:
             _answer(answers, {"error": traceback.format_exc()})
 

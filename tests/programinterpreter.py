@@ -133,7 +133,7 @@ class Interpreter:
         if o.rounded and o.matrix.format == "bf16":
             x = x.bfloat16().to(self.dtype)
         elif o.rounded and o.matrix.format != "fp32":
-            x = round_groups(x)
+            x = round_groups(x, 63 if o.seven_bits else 127)
         y = self._dense[id(o.matrix)] @ x
         return y if o.bias is None else y + o.bias
 
@@ -180,9 +180,9 @@ def dense(matrix: step.Matrix) -> Tensor:
     return find_format(matrix.format).dense(dict(matrix.tensors))
 
 
-def round_groups(x: Tensor) -> Tensor:
-    """Rounds values to int8 with a scale for each 32. Shape: (width,) -> same."""
+def round_groups(x: Tensor, highest: int) -> Tensor:
+    """Rounds values to whole numbers up to the highest, with a scale for each 32. Shape: (width,) -> same."""
     groups = F.pad(x, (0, -len(x) % step.GROUP)).view(-1, step.GROUP)
-    scale = groups.abs().amax(1, keepdim=True) / 127
+    scale = groups.abs().amax(1, keepdim=True) / highest
     rounded = (groups / torch.where(scale > 0, scale, torch.ones_like(scale))).round() * scale
     return rounded.flatten()[: len(x)]

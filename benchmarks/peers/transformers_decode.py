@@ -1,4 +1,4 @@
-"""Greedy decoding by `generate` of `transformers`, as its documentation has it: bf16, SDPA, a cache that grows."""
+"""Decoding by `generate` of `transformers`, as its documentation has it: SDPA, a cache that grows; greedy, or beams."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import Any
 import torch
 
 
-def setup(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, float]]:
-    """Load the model in bf16; a run reads the prompts and decodes.
+def setup(
+    *, model: str, prompts: list[list[int]], new: int, beams: int = 1, precision: str = "bf16"
+) -> Callable[[], dict[str, Any]]:
+    """Load the model; a run reads the prompts and decodes.
 
     Args:
         model: a Hugging Face folder.
         prompts: token ids, of one length.
         new: tokens to decode after each.
+        beams: of beam search; 1 decodes greedily.
+        precision: bf16 or fp32.
     """
-    network = _load(model, torch.bfloat16)
+    network = _load(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     ids = torch.tensor(prompts)
     mask = torch.ones_like(ids)
 
-    def run() -> dict[str, float]:
+    def run() -> dict[str, Any]:
         with torch.inference_mode():
-            out = network.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)
-        return {"tokens": float(out[:, ids.shape[1] :].numel())}
+            out = network.generate(
+                ids, attention_mask=mask, max_new_tokens=new, do_sample=False, num_beams=beams, pad_token_id=0
+            )
+        written = out[:, ids.shape[1] :]
+        return {"tokens": float(written.numel()), "chosen": written[0].tolist()}
 
     return run
 

@@ -2,7 +2,8 @@
 
 Every run reads its prompts and decodes; the time of both counts. Our tokens in bf16 are checked in fp32 by the peer's
 own model: the logit of each, the ones before it context, is close to the largest. Several prompts at once give what
-each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64.
+each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64. Rows `beam-4` search with four beams,
+in fp32 on both sides and in bf16; in fp32 both must write the same text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Work:
         prompts: how many at once.
         format: of our weights.
         steps: steps alone are timed, against those after as many tokens.
+        beams: of beam search; 1 decodes greedily.
     """
 
     prompt: int
@@ -41,6 +43,7 @@ class Work:
     prompts: int = 1
     format: str = "bf16"
     steps: int | None = None
+    beams: int = 1
 
     def tokens(self) -> list[list[int]]:
         """The same prompts for all."""
@@ -49,19 +52,22 @@ class Work:
 
 
 _FORMATS = ("int8", "q8_0", "q4_0")
+_PLAIN = ("bf16", "fp32")
 
 
 class Decode(Benchmark):
     """The time to a whole answer."""
 
     about = (
-        "Greedy decoding, GPT-2 small shape, random weights; the prompt's time counts. The weights' GB/s are the bytes "
-        "that a step must read times steps a second, beside a plain read of memory."
+        "Greedy decoding, or four beams, GPT-2 small shape, random weights; the prompt's time counts. The weights' "
+        "GB/s are the bytes that a step must read times steps a second, beside a plain read of memory."
     )
     variants: ClassVar[Mapping[str, Work]] = {
         "gpt2-small-64+64": Work(64, 64),
         "gpt2-small-900+64": Work(900, 64),
         "gpt2-small-64+64-8-prompts": Work(64, 64, prompts=8),
+        "gpt2-small-64+64-beam-4": Work(64, 64, beams=4, format="fp32"),
+        "gpt2-small-64+64-beam-4-bf16": Work(64, 64, beams=4),
         "gpt2-small-at-900": Work(900, 64, steps=64),
         **{f"gpt2-small-64+64-{name}": Work(64, 64, format=name) for name in _FORMATS},
         "gpt2-small-900+64-q8_0": Work(900, 64, format="q8_0"),
@@ -72,8 +78,12 @@ class Decode(Benchmark):
         """Ours; `generate`, and the engines that are in the same format. Several prompts: ours one by one, too."""
         work, folder = self.variants[context.variant], context.folder / "model"
         write_model(folder)
-        own = folder if work.format == "bf16" else round_model(folder, context.folder / work.format, work.format)
-        common = {"prompts": work.tokens(), "new": work.new}
+        own = folder if work.format in _PLAIN else round_model(folder, context.folder / work.format, work.format)
+        common: dict[str, Any] = {"prompts": work.tokens(), "new": work.new}
+        if work.beams > 1:
+            options = {"model": str(own), **common, "beams": work.beams, "precision": work.format}
+            name = f"transformers {work.format}, {work.beams} beams"
+            return [self.ours(**options), Side(name, peer("transformers_decode"), options, environment="transformers")]
         if work.steps is not None:
             fewer = {"model": str(own), "prompt": work.tokens()[0][: work.steps], "new": work.new}
             whole = {**fewer, "prompt": work.tokens()[0]}
@@ -95,11 +105,16 @@ class Decode(Benchmark):
 
     def limits(self, context: Context) -> dict[str, float]:
         """And a plain read of memory, in bytes a second."""
-        return super().limits(context) | {"read": read_bandwidth()}
+        return super().limits(context) | {"read": read_bandwidth(timer=context.timer)}
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
-        """In bf16 each of our tokens is as good as the best, by the peer's model in fp32."""
+        """In bf16 each of our tokens is as good as the best, by the peer's model in fp32; beams write its text."""
         work = self.variants[context.variant]
+        if work.beams > 1:
+            same = [past[0]["chosen"] == runs[OURS][0]["chosen"] for past in runs.values()]
+            if work.format == "fp32" and not all(same):
+                raise BenchError("beam search wrote another text than the peer's")
+            return {"same_text": all(same)}
         if work.format != "bf16" or work.steps is not None:
             return {}
         options = {
@@ -116,7 +131,7 @@ class Decode(Benchmark):
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """How fast the weights are read."""
         work = self.variants[context.variant]
-        steps = statistics.median(run["tokens"] / run["seconds"] for run in runs) / work.prompts
+        steps = statistics.median(run["tokens"] / run["seconds"] for run in runs) / work.prompts  # all beams in one
         return {
             "weights_gbs": steps * weight_bytes(context.folder / "model", work.format) / 1e9,
             "read_gbs": statistics.median(limits["read"]) / 1e9,
@@ -170,24 +185,27 @@ def weight_bytes(folder: Path, form: str) -> float:
     model = load_model(folder)
     vocabulary = model.embedding.word.size * model.width
     layers = sum(p.numel() for p in model.stack.parameters())
-    bits = find_format(form).BITS
+    bits = 32.0 if form == "fp32" else find_format(form).BITS
     return (layers * bits + vocabulary * (find_format("q8_0").BITS if form == "q4_0" else bits)) / 8
 
 
-def setup(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, Any]]:
+def setup(
+    *, model: str, prompts: list[list[int]], new: int, beams: int = 1, precision: str | None = None
+) -> Callable[[], dict[str, Any]]:
     """`pretune.load(...).continuations(...)`, all prompts at once; each text must be what it is alone.
 
     Raises:
         BenchError: one is another.
     """
-    network, texts = _load(model), _texts(prompts)
-    together = [list(each.tokens) for each in network.continuations(texts, max_new_tokens=new)]
+    network, texts = _load(model, precision), _texts(prompts)
+    options: dict[str, Any] = {"max_new_tokens": new} | ({"beams": beams} if beams > 1 else {})
+    together = [list(each.tokens) for each in network.continuations(texts, **options)]
     for n, text in enumerate(texts if len(texts) > 1 else []):
-        if list(network.continuations([text], max_new_tokens=new)[0].tokens) != together[n]:
+        if list(network.continuations([text], **options)[0].tokens) != together[n]:
             raise BenchError(f"text {n + 1} is another alone")
 
     def run() -> dict[str, Any]:
-        written = network.continuations(texts, max_new_tokens=new)
+        written = network.continuations(texts, **options)
         return {"tokens": float(sum(len(each.tokens) for each in written)), "chosen": list(written[0].tokens)}
 
     return run
@@ -225,11 +243,11 @@ def steps(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, 
     return run
 
 
-def _load(model: str) -> Any:
+def _load(model: str, precision: str | None = None) -> Any:
     from pretune.api import load
 
     rounded = Path(model).name in _FORMATS
-    return load(model, "cpu", "fp32" if rounded else "bf16")
+    return load(model, "cpu", cast(Literal["fp32", "bf16"], precision or ("fp32" if rounded else "bf16")))
 
 
 def _texts(prompts: list[list[int]]) -> list[str]:

@@ -65,7 +65,7 @@ class NativeProducts(Benchmark):
 
     def limits(self, context: Context) -> dict[str, float]:
         """And a plain read of memory, in bytes a second."""
-        return super().limits(context) | {"read": read_bandwidth()}
+        return super().limits(context) | {"read": read_bandwidth(timer=context.timer)}
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Close results: the sum of squares of the first product."""

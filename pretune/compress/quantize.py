@@ -58,7 +58,7 @@ class Config(config.Config):
         places: roles such as attention.query, feedforward, layers[2:-2]; by default all of every layer.
         keep: places among them that stay as they are; vocabulary too.
         vocabulary: its format; by default q8_0 beside q4_0, else the same.
-        inputs: whether matmuls read their inputs as they are, or rounded to 8 bits in groups of 32.
+        inputs: whether matmuls read their inputs as they are, or rounded to 8 bits (int8) or 7 (int7) in groups of 32.
     """
 
     format: str = "q8_0"

@@ -15,9 +15,28 @@ from dataclasses import dataclass, field
 LOOKUP = 16
 """How many tokens are guessed at most, unless the user says otherwise."""
 
-_GRAM = 3  # tokens that must have come before in the same order
-_FIRST = 4  # tokens of a first guess
-_MAX_PAUSE = 64  # steps without a guess after guesses that were wrong
+_FIRST = {3: 4, 2: 2, 1: 1}
+"""Tokens of a first guess, by how many tokens must have come before in the same order; the longest is looked at first.
+
+Shorter runs let a copy go on at once behind a word that differs: 7 % less time than with three tokens alone, by what
+SmolLM2-135M wrote about passages.
+"""
+_MAX_PAUSE = 63  # steps without a guess after guesses that were wrong
+
+
+@dataclass
+class _Trust:
+    """How far guesses by runs of one length are followed.
+
+    Attributes:
+        size: tokens of the next guess.
+        pause: steps without one.
+        wait: steps of the next pause.
+    """
+
+    size: int
+    pause: int = 0
+    wait: int = 0
 
 
 @dataclass
@@ -25,7 +44,8 @@ class PromptLookup:
     """The guesses for one text.
 
     Guesses grow while they are right and shrink while they are wrong; after one of which nothing was right there is
-    none for a while, which doubles each time: a text that copies nothing costs a few guesses.
+    none for a while, which doubles each time: a text that copies nothing costs a few guesses. Each length of run has
+    its own measure, as three tokens that come again say more than one.
 
     Attributes:
         tokens: of the prompt and the text so far.
@@ -35,22 +55,22 @@ class PromptLookup:
     tokens: list[int]
     limit: int
     _after: dict[tuple[int, ...], int] = field(default_factory=dict)
-    _size: int = _FIRST
-    _pause: int = 0
-    _wait: int = 1
+    _trust: dict[int, _Trust] = field(default_factory=dict)
+    _gram: int = 0  # of the last guess
 
     @classmethod
     def of(cls, tokens: Sequence[int], limit: int) -> PromptLookup:
         """Guesses what follows a prompt."""
-        lookup = cls([], limit, _size=min(_FIRST, limit))
+        lookup = cls([], limit, _trust={gram: _Trust(min(first, limit)) for gram, first in _FIRST.items()})
         for token in tokens if limit else ():
             lookup.push(token)
         return lookup
 
     def push(self, token: int) -> None:
         """Adds a token of the text."""
-        if len(self.tokens) >= _GRAM:
-            self._after[tuple(self.tokens[-_GRAM:])] = len(self.tokens)
+        for gram in _FIRST:
+            if len(self.tokens) >= gram:
+                self._after[tuple(self.tokens[-gram:])] = len(self.tokens)
         self.tokens.append(token)
 
     def guess(self, most: int) -> list[int]:
@@ -59,14 +79,17 @@ class PromptLookup:
         Args:
             most: how many of them are of use.
         """
-        if self._pause:
-            self._pause -= 1
-            return []
-        start = self._after.get(tuple(self.tokens[-_GRAM:]))
-        if start is None:
-            return []
-        period = len(self.tokens) - start
-        return [self.tokens[start + n % period] for n in range(min(self._size, most))]
+        for gram in _FIRST:
+            start = self._after.get(tuple(self.tokens[-gram:]))
+            if start is None:
+                continue
+            trust = self._trust[gram]
+            if trust.pause:
+                trust.pause -= 1
+                return []
+            self._gram, period = gram, len(self.tokens) - start
+            return [self.tokens[start + n % period] for n in range(min(trust.size, most))]
+        return []
 
     def learn(self, guessed: int, text: Sequence[int], right: int) -> None:
         """Hears what was written, and how many of the guessed tokens were right.
@@ -79,9 +102,10 @@ class PromptLookup:
                 self.push(token)
         if not guessed:
             return
+        trust, first = self._trust[self._gram], min(_FIRST[self._gram], self.limit)
         if right == guessed:
-            self._size, self._wait = min(2 * self._size, self.limit), 1
+            trust.size, trust.wait = min(2 * trust.size, self.limit), 0
         elif right:
-            self._size, self._wait = max(right, 1), 1
+            trust.size, trust.wait = max(right, first), 0
         else:
-            self._size, self._pause, self._wait = min(_FIRST, self.limit), self._wait, min(2 * self._wait, _MAX_PAUSE)
+            trust.size, trust.pause, trust.wait = first, trust.wait, min(2 * trust.wait + 1, _MAX_PAUSE)

@@ -104,12 +104,12 @@ class RoundedPlaces(VariantRecord):
 
     Attributes:
         layout: version of how the format's tensors are laid out in the files.
-        inputs: whether these matrices read their rows as they are, or rounded to 8 bits by 32.
+        inputs: whether these matrices read their rows as they are, or rounded to 8 or 7 bits by 32.
         places: paths of the matrices in the model.
     """
 
     layout: int = Field(1, ge=1)
-    inputs: Literal["exact", "int8"] = "exact"
+    inputs: Literal["exact", "int8", "int7"] = "exact"
     places: tuple[str, ...] = Field((), max_length=1 << 16)
 
 

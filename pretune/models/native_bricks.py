@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeGuard, cast
+from typing import Literal, Protocol, TypeGuard, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.native import program as step
-from pretune.nn.activation import Activation, gelu_new, linear, quick_gelu, relu_squared
+from pretune.nn.activation import Activation
 from pretune.nn.embedding import Learned, Sinusoidal
+from pretune.nn.formats.kernels import ACTIVATIONS
 from pretune.nn.projection import ProjectionBrick, multiplies_by_dense
 from pretune.nn.relative import RelativeBias
 from pretune.nn.structure import Causal, SlidingWindow, Structure
 from pretune.nn.tuned import TunedBrick, TunedProjection
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
-ACTIVATIONS: Mapping[Activation, step.Activation] = {
-    linear: "none",
-    F.relu: "relu",
-    F.gelu: "gelu",
-    gelu_new: "gelu_tanh",
-    F.silu: "silu",
-    torch.tanh: "tanh",
-    quick_gelu: "quick_gelu",
-    relu_squared: "relu_squared",
-    torch.sigmoid: "sigmoid",
-}
-"""What kernels call the activations that they compute."""
-
 _DENSE: Mapping[torch.dtype, step.Format] = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _PACKED: Mapping[str, step.Format] = {"bf16": "bf16", "int8": "int8", "q8_0": "q8_0", "q4_0": "q4_0"}
 _MAX_DISTANCE = 1 << 14  # of a table of relative positions
 
-Part = tuple[step.Matrix, Tensor | None, bool]
+Rounding = Literal["exact", "rounded", "seven bits"]
+"""How a product reads its rows."""
+Part = tuple[step.Matrix, Tensor | None, Rounding]
 """A matrix, its bias, and whether what it reads is rounded."""
 
 
@@ -54,7 +43,7 @@ class PackedBrick(Protocol):
     """What multiplies by a packed matrix, as `nn.rounded.RoundedProjection` does.
 
     Attributes:
-        inputs: "exact", or "int8" where what it reads is rounded.
+        inputs: "exact", or "int8" or "int7" where what it reads is rounded.
     """
 
     packed: Packed
@@ -144,9 +133,11 @@ def bias_of(brick: ProjectionBrick) -> Tensor | None:
     return brick.dense()[1]
 
 
-def rounds(brick: object) -> bool:
-    """Whether what it multiplies is rounded: to bf16 by bf16 weights, to int8 where a packed brick says so."""
-    return brick.inputs == "int8" if is_packed(brick) else True
+def rounding(brick: object) -> Rounding:
+    """How what it multiplies is rounded: to bf16 by bf16 weights, to whole numbers where a packed brick says so."""
+    if not is_packed(brick):
+        return "rounded"
+    return "exact" if brick.inputs == "exact" else "seven bits" if brick.inputs == "int7" else "rounded"
 
 
 def innermost(brick: object) -> object:
@@ -216,6 +207,6 @@ def _packed_matrix(brick: PackedBrick) -> step.Matrix:
     packed = brick.packed
     if packed.name not in _PACKED:
         raise UnplannedError(f"no kernel for weights in the format {packed.name}")
-    if packed.name == "bf16" and brick.inputs == "int8":
-        raise UnplannedError("no kernel for bf16 weights and rows in int8")
+    if packed.name == "bf16" and brick.inputs != "exact":
+        raise UnplannedError(f"no kernel for bf16 weights and rows in {brick.inputs}")
     return step.Matrix(_PACKED[packed.name], packed.tensors(), packed.rows, packed.width)

@@ -33,7 +33,7 @@ from pretune.models.native_bricks import (
     optional,
     position_operation,
     projection_matrix,
-    rounds,
+    rounding,
     vocabulary_matrix,
 )
 from pretune.native import program as step
@@ -211,7 +211,8 @@ class _Planner:
             rows = {name: tensor[:vocabulary] for name, tensor in matrix.tensors.items()}
             matrix = step.Matrix(matrix.format, rows, vocabulary, matrix.in_features)
             bias = None if bias is None else bias[:vocabulary]
-        self.operations.append(step.Scores(matrix, bias, self.x, rounds(head.vocabulary)))
+        own = rounding(head.vocabulary)
+        self.operations.append(step.Scores(matrix, bias, self.x, own != "exact", own == "seven bits"))
 
     def multiply(
         self,
@@ -223,12 +224,13 @@ class _Planner:
         add: bool = False,
     ) -> None:
         """Products of what reads the same columns, as one where their matrices are alike."""
-        parts = [(projection_matrix(brick), optional(bias_of(brick)), rounds(brick)) for brick in bricks]
-        alike = len({(matrix.format, rounded) for matrix, _, rounded in parts}) == 1
+        parts = [(projection_matrix(brick), optional(bias_of(brick)), rounding(brick)) for brick in bricks]
+        alike = len({(matrix.format, own) for matrix, _, own in parts}) == 1
         start = target.start
-        for matrix, bias, rounded in [joined(parts)] if alike else parts:
+        for matrix, bias, own in [joined(parts)] if alike else parts:
             columns = Columns(target.buffer, start, matrix.out_features)
-            self.operations.append(step.Multiply(matrix, bias, source, columns, activation, rounded, add))
+            how = own != "exact", add, own == "seven bits"
+            self.operations.append(step.Multiply(matrix, bias, source, columns, activation, *how))
             start += matrix.out_features
 
     def normed(self, norm: nn.Module, buffer: int) -> Columns:

@@ -38,17 +38,18 @@
 #error "needs a compiler with vectors: gcc or clang"
 #endif
 
-#define ABI 1
+#define ABI 2
 #define PANEL 32 /* outputs of a panel */
 #define GROUP 32 /* values with one scale */
 #define PAGE 16  /* tokens of a page of the cache */
 #define CHUNK 256 /* rows whose activations are held in another form at once */
+#define MANY 16   /* rows for which a panel is brought into another form first */
 
 enum { FP32, BF16, INT8, Q8_0, Q4_0 };
 enum { EMBED, ADD_POSITION, ADD_VECTOR, LAYER_NORM, RMS_NORM, MULTIPLY, GATE, ACTIVATE, ADD, COPY, ROTATE, ATTEND,
        CROSS_ATTEND, SCORES };
 enum { NONE, RELU, GELU, GELU_TANH, SILU, TANH, QUICK_GELU, RELU_SQUARED, SIGMOID };
-enum { ROUNDED = 1, ACCUMULATE = 2, INTERLEAVED = 4 };
+enum { ROUNDED = 1, ACCUMULATE = 2, INTERLEAVED = 4, SEVEN_BITS = 8 /* rounded ones are -63 to 63, not -127 to 127 */ };
 
 typedef struct {
     const uint8_t *data;  /* panels */
@@ -614,6 +615,11 @@ typedef int32_t viu __attribute__((vector_size(VBYTES), aligned(1), may_alias));
 #define RI 3
 #define JI 2
 #define QT 2
+#ifndef VNNI
+#define PAIRS /* bytes are multiplied in pairs, whose sums have 16 bits: see tile_pairs */
+#define RP 4    /* rows of such a tile */
+#define RUNS 4  /* of sums in 16 bits in a block, at most */
+#endif
 #else
 #define RF 3
 #define RI 3
@@ -693,13 +699,14 @@ INLINE vf NAME(halves)(const uint8_t *p) {
 
 #define FLOATS(v) __builtin_convertvector(v, vf)
 
-/* acc += the four products of bytes of each lane: w unsigned, x signed. With NEON the weights are made signed, and what
- * is taken off for their offset is 0. */
-#if defined(NEON)
+/* acc += the four products of bytes of each lane: w unsigned, x signed. With NEON and AVX2 alone the weights are made
+ * signed, and what is taken off for their offset is 0. */
+#if defined(NEON) || defined(PAIRS)
 #define OFFSET 0
 #else
 #define OFFSET 128
 #endif
+#ifndef PAIRS
 INLINE vi NAME(dot4)(vi acc, vi w, vi x) {
 #if defined(AVX512) && defined(VNNI)
     return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)x);
@@ -709,10 +716,6 @@ INLINE vi NAME(dot4)(vi acc, vi w, vi x) {
     return acc + (vi)even + (vi)_mm512_madd_epi16(_mm512_srli_epi16(a, 8), _mm512_srai_epi16(b, 8));
 #elif defined(AVX2) && defined(VNNI)
     return (vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)x);
-#elif defined(AVX2)
-    __m256i a = (__m256i)w, b = (__m256i)x;
-    __m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(255)), _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
-    return acc + (vi)even + (vi)_mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
 #elif defined(DOTPROD)
     return vdotq_s32(acc, (int8x16_t)w, (int8x16_t)x);
 #elif defined(NEON)
@@ -734,12 +737,11 @@ INLINE vi NAME(dot4)(vi acc, vi w, vi x) {
 INLINE vi NAME(dot4_small)(vi acc, vi w, vi x) {
 #if defined(AVX512) && !defined(VNNI)
     return acc + (vi)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, (__m512i)x), _mm512_set1_epi16(1));
-#elif defined(AVX2) && !defined(VNNI)
-    return acc + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, (__m256i)x), _mm256_set1_epi16(1));
 #else
     return NAME(dot4)(acc, w, x);
 #endif
 }
+#endif
 
 /* ---- functions of vectors, and activations */
 
@@ -822,7 +824,47 @@ INLINE void NAME(store_some)(float *p, vf v, int64_t left) {
 
 /* ---- activations in the form that a product reads */
 
-static UNUSED void NAME(round_int8)(const float *x, int64_t in, int offset, int8_t *q, float *scale, int32_t *init) {
+INLINE int32_t NAME(max_whole)(vi v) {
+#if defined(AVX2) || defined(AVX512)
+#ifdef AVX512
+    __m256i half = _mm256_max_epi32(_mm512_castsi512_si256((__m512i)v), _mm512_extracti64x4_epi64((__m512i)v, 1));
+#else
+    __m256i half = (__m256i)v;
+#endif
+    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+#else
+    int32_t lane[VL], most;
+    memcpy(lane, &v, VBYTES);
+    most = lane[0];
+    for (int i = 1; i < VL; i++) most = lane[i] > most ? lane[i] : most;
+    return most;
+#endif
+}
+INLINE int32_t NAME(sum_whole)(vi v) {
+    int32_t lane[VL], total = 0;
+    memcpy(lane, &v, VBYTES);
+    for (int i = 0; i < VL; i++) total += lane[i];
+    return total;
+}
+
+/* Whole numbers of 32 values, as bytes. */
+INLINE void NAME(store_bytes)(int8_t *q, const vi whole[NV]) {
+#if defined(AVX512)
+    for (int j = 0; j < NV; j++) _mm_storeu_si128((__m128i *)(q + j * VL), _mm512_cvtepi32_epi8((__m512i)whole[j]));
+#elif defined(AVX2)
+    __m256i low = _mm256_packs_epi32((__m256i)whole[0], (__m256i)whole[1]), high = _mm256_packs_epi32((__m256i)whole[2], (__m256i)whole[3]);
+    __m256i bytes = _mm256_packs_epi16(low, high); /* within halves: 4 bytes of each in turn */
+    _mm256_storeu_si256((__m256i *)q, _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+#else
+    int32_t lane[GROUP];
+    memcpy(lane, whole, sizeof lane);
+    for (int i = 0; i < GROUP; i++) q[i] = (int8_t)lane[i];
+#endif
+}
+
+static UNUSED void NAME(round_int8)(const float *x, int64_t in, int offset, int top_level, int8_t *q, float *scale, int32_t *init) {
     int64_t blocks = padded(in, GROUP) / GROUP;
     for (int64_t b = 0; b < blocks; b++) {
         vf v[NV];
@@ -834,30 +876,21 @@ static UNUSED void NAME(round_int8)(const float *x, int64_t in, int offset, int8
             vi more = bits > top;
             top = (bits & more) | (top & ~more);
         }
-        int32_t lane[VL], most = 0, total = 0;
-        memcpy(lane, &top, VBYTES);
-        for (int i = 0; i < VL; i++) most = lane[i] > most ? lane[i] : most;
+        int32_t most = NAME(max_whole)(top);
         float largest;
         memcpy(&largest, &most, 4);
         int finite = most < 0x7f800000;
-        scale[b] = finite ? largest / 127.0f : NAN;
+        scale[b] = finite ? largest / (float)top_level : NAN;
         float inverse = finite && largest >= 1e-30f ? 1.0f / scale[b] : 0.0f;
         vf factor = SET(inverse), magic = SET(12582912.0f);
-        vi sums = {0};
+        vi sums = {0}, whole[NV];
         for (int j = 0; j < NV; j++) {
             vi n = finite ? (vi)(v[j] * factor + magic) - (vi)magic : (vi){0}; /* the nearest, half to even */
             sums += n;
-#if defined(AVX512)
-            _mm_storeu_si128((__m128i *)(q + b * GROUP + j * VL), _mm512_cvtepi32_epi8((__m512i)n));
-#else
-            int32_t part[VL];
-            memcpy(part, &n, VBYTES);
-            for (int i = 0; i < VL; i++) q[b * GROUP + j * VL + i] = (int8_t)part[i];
-#endif
+            whole[j] = n;
         }
-        memcpy(lane, &sums, VBYTES);
-        for (int i = 0; i < VL; i++) total += lane[i];
-        init[b] = -offset * total;
+        NAME(store_bytes)(q + b * GROUP, whole);
+        init[b] = offset ? -offset * NAME(sum_whole)(sums) : 0;
     }
 }
 
@@ -873,6 +906,9 @@ typedef struct {
     const float *scale;
     const int32_t *init;
     int64_t ldx, blocks; /* in values */
+    float *whole; /* of a panel, for many rows: its whole numbers; NULL elsewhere */
+    int16_t *wide, *begin; /* of a panel, for many rows: see prepare_pairs; NULL elsewhere */
+    uint8_t *longer;
 } NAME(Rows);
 #define Rows NAME(Rows)
 
@@ -891,10 +927,45 @@ INLINE int NAME(form)(const Matrix *m, int flags) {
     return m->in % GROUP ? NAME(as_fp32) : NAME(direct);
 }
 
+/* Whether a panel is brought into another form for the rows of a product. */
+INLINE int NAME(prepares)(const Product *p) {
+    int is_rounded = NAME(form)(p->matrix, p->flags) == NAME(as_int8);
+    if (p->rows < MANY || p->matrix->format <= BF16) return 0;
+#ifdef PAIRS
+    return !is_rounded || p->matrix->format != Q4_0;
+#else
+    return !is_rounded;
+#endif
+}
+
+/* Memory of such a panel, in full lines of the cache. */
+INLINE int64_t NAME(prepared_bytes)(const Product *p) {
+    int64_t in = padded(p->matrix->in, GROUP);
+    if (NAME(form)(p->matrix, p->flags) != NAME(as_int8)) return in * PANEL * 4;
+#ifdef PAIRS
+    return p->flags & SEVEN_BITS ? padded(in / GROUP * (RUNS * PANEL * 4 + 1), 64) : in * PANEL * 2;
+#else
+    return 0;
+#endif
+}
+
 INLINE int64_t NAME(row_bytes)(const Matrix *m) {
     int64_t in = padded(m->in, GROUP);
     return in * 4 + in / GROUP * 8;
 }
+
+#ifdef PAIRS
+/* Rounded activations as many rows' products read them: plus 64, or in words, of four the first and the third first. These
+ * are made of bytes at the end of their memory. */
+static UNUSED void NAME(prepare_row)(int8_t *q, int64_t in, int size) {
+    const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+    for (int64_t k = 0; k < in; k += 16) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(q + in * (size - 1) + k));
+        if (size == 2) _mm256_storeu_si256((__m256i *)(q + 2 * k), _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order)));
+        else _mm_storeu_si128((__m128i *)(q + k), _mm_add_epi8(bytes, _mm_set1_epi8(64)));
+    }
+}
+#endif
 
 /* Some rows in the form of the product, into memory for `held` rows of row_bytes. */
 static UNUSED void NAME(convert)(const Product *p, int first, int last, int held, char *memory) {
@@ -906,7 +977,12 @@ static UNUSED void NAME(convert)(const Product *p, int first, int last, int held
     for (int r = first; r < last; r++) {
         const float *x = p->x + r * p->ldx;
         if (form == NAME(as_int8)) {
-            NAME(round_int8)(x, m->in, m->format == Q4_0 ? 8 : OFFSET, (int8_t *)memory + r * in, scale + r * blocks, init + r * blocks);
+            int size = NAME(prepares)(p) && !(p->flags & SEVEN_BITS) ? 2 : 1;
+            int8_t *q = (int8_t *)memory + r * in * size, *bytes = q + in * (size - 1);
+            NAME(round_int8)(x, m->in, m->format == Q4_0 ? 8 : OFFSET, p->flags & SEVEN_BITS ? 63 : 127, bytes, scale + r * blocks, init + r * blocks);
+#ifdef PAIRS
+            if (NAME(prepares)(p)) NAME(prepare_row)(q, in, size);
+#endif
         } else if (form == NAME(as_bf16)) {
             uint16_t *out = (uint16_t *)memory + r * in;
             int64_t k = 0;
@@ -979,22 +1055,189 @@ INLINE void NAME(tile_dot)(const uint8_t *panel, const Rows *x, int first, const
 }
 #endif
 
+/* acc += sums of a block times its scales, of some vectors of a panel */
+INLINE void NAME(add_block)(const uint8_t *panel, const Rows *x, const int rows, int64_t b, const int format, const int from,
+                            const int vectors, vi sums[][NV], vf acc[][NV]) {
+    for (int j = 0; j < vectors; j++) {
+        vf own_scale = format == INT8 ? SET(1.0f) : NAME(halves)(panel + (from + j) * VL * 2);
+        for (int r = 0; r < rows; r++) {
+            vf factor = SET(x->scale[r * x->blocks + b]);
+            if (format != INT8) factor *= own_scale;
+            acc[r][j] = FMA(FLOATS(sums[r][j]), factor, acc[r][j]);
+        }
+    }
+}
+
+#ifdef PAIRS
+#define IN_ORDER(v) __asm__("" : "+x"(v)) /* compilers make trees of sums, whose parts take more registers than there are */
+#define WIDEN(pairs) _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+INLINE __m256i NAME(four)(const int8_t *v) {
+    int32_t bytes;
+    memcpy(&bytes, v, 4);
+    return _mm256_set1_epi32(bytes);
+}
+
+/* AVX2's product of bytes, unsigned by signed, adds two products in 16 bits, which saturate; 16-bit numbers are multiplied
+ * at half the rate. So there are three ways to the same exact sums of a block:
+ *
+ * few rows   A weight's size times the activation with the weight's sign: 2 products are at most 2 * 128 * 127 = 32,512.
+ * 8 bits     Many rows: weights and activations widened to 16 bits, the weights once for all rows; of four the first and
+ *            the third, then the others.
+ * 7 bits     Many rows: activations plus 64, at most 127, times weights: 2 products are at most 32,512. More are summed
+ *            in 16 bits from -64 times their weights on, in which they may overflow on their way, as long as the end fits:
+ *            4 products of 63 * 128 do, and 8 where the weights of a block are known to be small enough. */
+INLINE void NAME(signed_block)(const uint8_t *w, const Rows *x, const int8_t *v, const int rows, const int vectors, vi sums[][NV]) {
+    for (int g = 0; g < GROUP / 4; g++)
+        for (int j = 0; j < vectors; j++) {
+            __m256i weight = (__m256i)(LOADI(w + g * PANEL * 4 + j * VBYTES) ^ (int32_t)0x80808080), size = _mm256_abs_epi8(weight);
+            for (int r = 0; r < rows; r++) {
+                sums[r][j] += (vi)WIDEN(_mm256_maddubs_epi16(size, _mm256_sign_epi8(NAME(four)(v + r * x->ldx + 4 * g), weight)));
+                IN_ORDER(sums[r][j]);
+            }
+        }
+}
+
+INLINE void NAME(word_block)(const Rows *x, const int8_t *v, int64_t b, int from, const int rows, const int vectors, vi sums[][NV]) {
+    const char *w = (const char *)x->wide + (b * GROUP * PANEL / 2 + from * VL) * 4;
+#pragma GCC unroll 16
+    for (int k = 0; k < GROUP / 2; k++)
+        for (int j = 0; j < vectors; j++) {
+            __m256i weight = (__m256i)LOADI(w + k * PANEL * 4 + j * VBYTES);
+            for (int r = 0; r < rows; r++) {
+                sums[r][j] += (vi)_mm256_madd_epi16(weight, NAME(four)(v + 2 * r * x->ldx + 4 * k));
+                IN_ORDER(sums[r][j]);
+            }
+        }
+}
+
+INLINE void NAME(offset_block)(const uint8_t *w, const Rows *x, const int8_t *v, int64_t b, int from, const int rows, const int vectors,
+                               const int run, vi sums[][NV]) {
+    const char *begin = (const char *)(x->begin + b * RUNS * 2 * PANEL) + from * VBYTES;
+    for (int g = 0; g < GROUP / 4; g += run) {
+        __m256i part[RP][NV];
+        for (int j = 0; j < vectors; j++)
+            for (int r = 0; r < rows; r++) part[r][j] = (__m256i)LOADI(begin + g / run * PANEL * 4 + j * VBYTES);
+        for (int n = 0; n < run; n++)
+            for (int j = 0; j < vectors; j++) {
+                __m256i weight = (__m256i)(LOADI(w + (g + n) * PANEL * 4 + j * VBYTES) ^ (int32_t)0x80808080);
+                for (int r = 0; r < rows; r++) {
+                    part[r][j] = _mm256_add_epi16(part[r][j], _mm256_maddubs_epi16(NAME(four)(v + r * x->ldx + 4 * (g + n)), weight));
+                    IN_ORDER(part[r][j]);
+                }
+            }
+        for (int j = 0; j < vectors; j++)
+            for (int r = 0; r < rows; r++) {
+                sums[r][j] += (vi)WIDEN(part[r][j]);
+                IN_ORDER(sums[r][j]);
+            }
+    }
+}
+
+/* Weights of 0 to 15: the 16 products of a lane's half are at most 16 * 15 * 127. */
+INLINE void NAME(nibble_block)(const uint8_t *w, const Rows *x, const int8_t *v, int64_t b, const int rows, const int vectors, vi sums[][NV]) {
+    __m256i part[RP][NV];
+    for (int g = 0; g < GROUP / 8; g++)
+        for (int j = 0; j < vectors; j++) {
+            vi weight = LOADI(w + g * PANEL * 4 + j * VBYTES), low = weight & 0x0f0f0f0f, high = (weight >> 4) & 0x0f0f0f0f;
+            for (int r = 0; r < rows; r++) {
+                const int8_t *own = v + r * x->ldx + 4 * g;
+                __m256i pairs = _mm256_maddubs_epi16((__m256i)low, NAME(four)(own));
+                part[r][j] = g ? _mm256_add_epi16(part[r][j], pairs) : pairs;
+                IN_ORDER(part[r][j]);
+                part[r][j] = _mm256_add_epi16(part[r][j], _mm256_maddubs_epi16((__m256i)high, NAME(four)(own + GROUP / 2)));
+                IN_ORDER(part[r][j]);
+            }
+        }
+    for (int j = 0; j < vectors; j++)
+        for (int r = 0; r < rows; r++) sums[r][j] = SETI(x->init[r * x->blocks + b]) + (vi)WIDEN(part[r][j]);
+}
+
+INLINE void NAME(tile_pairs)(const uint8_t *panel, const Rows *all, int first, const int rows, int64_t in, const int format,
+                             const int from, const int vectors, vf acc[][NV]) {
+    const int own = format == Q4_0 ? GROUP / 2 : GROUP, head = format == INT8 ? 0 : PANEL * 2, size = all->wide ? 2 : 1;
+    const int8_t *v = (const int8_t *)all->x + first * all->ldx * size;
+    int64_t blocks = padded(in, GROUP) / GROUP;
+    Rows rest = *all, *x = &rest;
+    x->scale += first * x->blocks;
+    x->init += first * x->blocks;
+    vf total[RP][NV];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < vectors; j++) total[r][j] = SET(0.0f);
+    for (int64_t b = 0; b < blocks; b++, panel += head + PANEL * own, v += GROUP * size) {
+        const uint8_t *w = panel + head + from * VBYTES;
+        if (from == 0 && first == 0) PREFETCH(panel, head + PANEL * own);
+        vi sums[RP][NV];
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < vectors; j++) sums[r][j] = (vi){0};
+        if (format == Q4_0) NAME(nibble_block)(w, x, v, b, rows, vectors, sums);
+        else if (x->wide) NAME(word_block)(x, v, b, from, rows, vectors, sums);
+        else if (!x->begin) NAME(signed_block)(w, x, v, rows, vectors, sums);
+        else if (x->longer[b]) NAME(offset_block)(w, x, v, b, from, rows, vectors, 4, sums);
+        else NAME(offset_block)(w, x, v, b, from, rows, vectors, 2, sums);
+        NAME(add_block)(panel, x, rows, b, format, from, vectors, sums, total);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < vectors; j++) acc[r][from + j] = total[r][j];
+}
+
+/* What many rows need of a panel: its weights in 16 bits, or where runs begin, and which blocks' may be long. */
+static UNUSED void NAME(prepare_pairs)(const uint8_t *panel, int64_t blocks, int format, int16_t *wide, int16_t *begin, uint8_t *longer) {
+    const int head = format == INT8 ? 0 : PANEL * 2;
+    for (int64_t b = 0; b < blocks; b++) {
+        const uint8_t *w = panel + b * (head + PANEL * GROUP) + head;
+        if (wide) {
+            for (int g = 0; g < GROUP / 4; g++)
+                for (int j = 0; j < NV; j++) {
+                    __m256i weight = (__m256i)(LOADI(w + g * PANEL * 4 + j * VBYTES) ^ (int32_t)0x80808080);
+                    __m256i *target = (__m256i *)(wide + (b * GROUP + 4 * g) * PANEL + j * 2 * VL);
+                    _mm256_storeu_si256(target, _mm256_srai_epi16(_mm256_slli_epi16(weight, 8), 8)); /* the first and third of 4 */
+                    _mm256_storeu_si256(target + NV, _mm256_srai_epi16(weight, 8));
+                }
+            continue;
+        }
+        int is_small = 1;
+        for (int pass = 0; pass < 2; pass++) { /* in runs of 4 groups, if these are small enough, else of 2 */
+            const int run = pass ? 2 : 4;
+            __m256i over = _mm256_setzero_si256();
+            for (int g = 0; g < GROUP / 4; g += run)
+                for (int j = 0; j < NV; j++) {
+                    __m256i sizes = _mm256_setzero_si256(), total = sizes;
+                    for (int n = 0; n < run; n++) {
+                        __m256i weight = (__m256i)(LOADI(w + (g + n) * PANEL * 4 + j * VBYTES) ^ (int32_t)0x80808080);
+                        sizes = _mm256_add_epi16(sizes, _mm256_maddubs_epi16(_mm256_abs_epi8(weight), _mm256_set1_epi8(1)));
+                        total = _mm256_add_epi16(total, _mm256_maddubs_epi16(_mm256_set1_epi8(64), weight));
+                    }
+                    over = _mm256_or_si256(over, _mm256_cmpgt_epi16(sizes, _mm256_set1_epi16(32767 / 63)));
+                    int16_t *target = begin + (b * RUNS + g / run) * 2 * PANEL + j * VBYTES / 2;
+                    _mm256_storeu_si256((__m256i *)target, _mm256_sub_epi16(_mm256_setzero_si256(), total));
+                }
+            is_small = pass ? is_small : _mm256_testz_si256(over, over);
+            if (is_small) break;
+        }
+        longer[b] = (uint8_t)is_small;
+    }
+}
+#else
 INLINE vi NAME(bytes)(vi w, int format) { return format != Q4_0 && !OFFSET ? w ^ (int32_t)0x80808080 : w; }
 
 /* int8, q8_0, q4_0 with activations in int8: exact sums of a block, then fp32 */
-INLINE void NAME(tile_int8)(const uint8_t *panel, const Rows *x, int first, const int rows, int64_t in, const int format,
+INLINE void NAME(tile_int8)(const uint8_t *panel, const Rows *all, int first, const int rows, int64_t in, const int format,
                             const int from, const int vectors, vf acc[][NV]) {
-    const int8_t *v = (const int8_t *)x->x + first * x->ldx;
-    const float *scale = x->scale + first * x->blocks;
-    const int32_t *init = x->init + first * x->blocks;
+    const int8_t *v = (const int8_t *)all->x + first * all->ldx;
     const int own = format == Q4_0 ? GROUP / 2 : GROUP, head = format == INT8 ? 0 : PANEL * 2;
     int64_t blocks = padded(in, GROUP) / GROUP;
+    Rows rest = *all, *x = &rest;
+    x->scale += first * x->blocks;
+    x->init += first * x->blocks;
+    vf total[RI][NV];
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < vectors; j++) total[r][j] = SET(0.0f);
     for (int64_t b = 0; b < blocks; b++, panel += head + PANEL * own) {
         const uint8_t *w = panel + head + from * VBYTES;
         if (from == 0) PREFETCH(panel, head + PANEL * own);
         vi sums[RI][NV];
         for (int r = 0; r < rows; r++)
-            for (int j = 0; j < vectors; j++) sums[r][j] = SETI(init[r * x->blocks + b]);
+            for (int j = 0; j < vectors; j++) sums[r][j] = SETI(x->init[r * x->blocks + b]);
         for (int g = 0; g < own / 4; g++) {
             vi weight[NV];
             for (int j = 0; j < vectors; j++) weight[j] = NAME(bytes)(LOADI(w + g * PANEL * 4 + j * VBYTES), format);
@@ -1013,18 +1256,14 @@ INLINE void NAME(tile_int8)(const uint8_t *panel, const Rows *x, int first, cons
                 }
             }
         }
-        for (int j = 0; j < vectors; j++) {
-            vf own_scale = format == INT8 ? SET(1.0f) : NAME(halves)(panel + (from + j) * VL * 2);
-            for (int r = 0; r < rows; r++) {
-                vf factor = SET(scale[r * x->blocks + b]);
-                if (format != INT8) factor *= own_scale;
-                acc[r][from + j] = FMA(FLOATS(sums[r][j]), factor, acc[r][from + j]);
-            }
-        }
+        NAME(add_block)(panel, x, rows, b, format, from, vectors, sums, total);
     }
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < vectors; j++) acc[r][from + j] = total[r][j];
 }
+#endif
 
-/* the same with activations in fp32 */
+/* the formats of blocks with activations in fp32 */
 INLINE void NAME(tile_wide)(const uint8_t *panel, const Rows *x, int first, const int rows, int64_t in, const int format,
                             const int from, const int vectors, vf acc[][NV]) {
     const float *v = (const float *)x->x + first * x->ldx;
@@ -1036,7 +1275,14 @@ INLINE void NAME(tile_wide)(const uint8_t *panel, const Rows *x, int first, cons
         vf sums[RI][NV];
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vectors; j++) sums[r][j] = SET(0.0f);
-        for (int g = 0; g < own / 4; g++)
+        for (int n = 0; n < GROUP && x->whole; n++) {
+            int64_t at = b * GROUP + (format == Q4_0 ? n / 2 + n % 2 * (GROUP / 2) : n);
+            for (int j = 0; j < vectors; j++) {
+                vf weight = LOADF(x->whole + (b * GROUP + n) * PANEL + (from + j) * VL);
+                for (int r = 0; r < rows; r++) sums[r][j] = FMA(weight, SET(v[r * x->ldx + at]), sums[r][j]);
+            }
+        }
+        for (int g = 0; g < own / 4 && !x->whole; g++)
             for (int j = 0; j < vectors; j++) {
                 vi word = LOADI(w + g * PANEL * 4 + j * VBYTES);
                 if (format != Q4_0) word ^= (int32_t)0x80808080;
@@ -1059,6 +1305,28 @@ INLINE void NAME(tile_wide)(const uint8_t *panel, const Rows *x, int first, cons
             for (int r = 0; r < rows; r++)
                 acc[r][from + j] = format == INT8 ? acc[r][from + j] + sums[r][j] : FMA(sums[r][j], own_scale, acc[r][from + j]);
         }
+    }
+}
+
+/* A panel's whole numbers in fp32, in the order of sums. */
+static UNUSED void NAME(prepare_whole)(const uint8_t *panel, int64_t blocks, int format, float *whole) {
+    const int own = format == Q4_0 ? GROUP / 2 : GROUP, head = format == INT8 ? 0 : PANEL * 2;
+    for (int64_t b = 0; b < blocks; b++, whole += GROUP * PANEL) {
+        const uint8_t *w = panel + b * (head + PANEL * own) + head;
+        for (int g = 0; g < own / 4; g++)
+            for (int j = 0; j < NV; j++) {
+                vi word = LOADI(w + g * PANEL * 4 + j * VBYTES);
+                if (format != Q4_0) word ^= (int32_t)0x80808080;
+                for (int k = 0; k < 4; k++) {
+                    float *target = whole + (4 * g + k) * (format == Q4_0 ? 2 : 1) * PANEL + j * VL;
+                    if (format == Q4_0) {
+                        STOREF(target, FLOATS(((word >> 8 * k) & 15) - 8));
+                        STOREF(target + PANEL, FLOATS(((word >> (8 * k + 4)) & 15) - 8));
+                    } else {
+                        STOREF(target, FLOATS((word << (24 - 8 * k)) >> 24));
+                    }
+                }
+            }
     }
 }
 
@@ -1098,7 +1366,7 @@ static UNUSED __attribute__((noinline)) void NAME(finish)(const Product *p, int6
 #define TILE_BF16(rows) { (void)form; NAME(tile_bf16)(w, x, first, rows, p->matrix->in, acc); }
 #endif
 #define BLOCK_TILE(rows, vectors, format, tile)                                                                        \
-    static UNUSED void NAME(tile##_##format##_##rows)(const Product *p, const Rows *x, int64_t panel, const uint8_t *w, int first) { \
+    static UNUSED __attribute__((noinline)) void NAME(tile##_##format##_##rows)(const Product *p, const Rows *x, int64_t panel, const uint8_t *w, int first) { \
         vf acc[rows][NV];                                                                                              \
         for (int r = 0; r < rows; r++)                                                                                 \
             for (int j = 0; j < NV; j++) acc[r][j] = SET(0.0f);                                                        \
@@ -1106,31 +1374,43 @@ static UNUSED __attribute__((noinline)) void NAME(finish)(const Product *p, int6
             NAME(tile)(w, x, first, rows, p->matrix->in, format, from, vectors, acc);                                  \
         NAME(finish)(p, panel, first, rows, acc);                                                                      \
     }
-#define BLOCK_TILES(rows, vectors)                                                                                     \
-    BLOCK_TILE(rows, vectors, INT8, tile_int8) BLOCK_TILE(rows, vectors, Q8_0, tile_int8)                              \
-    BLOCK_TILE(rows, vectors, Q4_0, tile_int8) BLOCK_TILE(rows, vectors, INT8, tile_wide)                              \
-    BLOCK_TILE(rows, vectors, Q8_0, tile_wide) BLOCK_TILE(rows, vectors, Q4_0, tile_wide)                              \
-    INLINE void NAME(block_tile_##rows)(const Product *p, const Rows *x, int64_t panel, const uint8_t *w, int first, int form) { \
-        int exact = form == NAME(as_int8);                                                                             \
+#define BLOCK_TILES(kind, rows, vectors, tile)                                                                         \
+    BLOCK_TILE(rows, vectors, INT8, tile) BLOCK_TILE(rows, vectors, Q8_0, tile) BLOCK_TILE(rows, vectors, Q4_0, tile)  \
+    INLINE void NAME(kind##_tile_##rows)(const Product *p, const Rows *x, int64_t panel, const uint8_t *w, int first, int form) { \
+        (void)form;                                                                                                    \
         switch (p->matrix->format) {                                                                                   \
-        case INT8: exact ? NAME(tile_int8_INT8_##rows)(p, x, panel, w, first) : NAME(tile_wide_INT8_##rows)(p, x, panel, w, first); break; \
-        case Q8_0: exact ? NAME(tile_int8_Q8_0_##rows)(p, x, panel, w, first) : NAME(tile_wide_Q8_0_##rows)(p, x, panel, w, first); break; \
-        default: exact ? NAME(tile_int8_Q4_0_##rows)(p, x, panel, w, first) : NAME(tile_wide_Q4_0_##rows)(p, x, panel, w, first); \
+        case INT8: NAME(tile##_INT8_##rows)(p, x, panel, w, first); break;                                             \
+        case Q8_0: NAME(tile##_Q8_0_##rows)(p, x, panel, w, first); break;                                             \
+        default: NAME(tile##_Q4_0_##rows)(p, x, panel, w, first);                                                      \
         }                                                                                                              \
     }
 TILE(1)
 TILE(2)
-BLOCK_TILES(1, NV)
-BLOCK_TILES(2, JI)
+BLOCK_TILES(wide, 1, NV, tile_wide)
+BLOCK_TILES(wide, 2, JI, tile_wide)
 #if RF == 12
 TILE(4)
 TILE(8)
 TILE(12)
-BLOCK_TILES(4, JI)
-BLOCK_TILES(6, JI)
+BLOCK_TILES(wide, 4, JI, tile_wide)
+BLOCK_TILES(wide, 6, JI, tile_wide)
 #else
 TILE(3)
-BLOCK_TILES(3, JI)
+BLOCK_TILES(wide, 3, JI, tile_wide)
+#endif
+#ifdef PAIRS
+BLOCK_TILES(int8, 1, NV, tile_pairs)
+BLOCK_TILES(int8, 2, JI, tile_pairs)
+BLOCK_TILES(int8, 4, 1, tile_pairs)
+#else
+BLOCK_TILES(int8, 1, NV, tile_int8)
+BLOCK_TILES(int8, 2, JI, tile_int8)
+#if RF == 12
+BLOCK_TILES(int8, 4, JI, tile_int8)
+BLOCK_TILES(int8, 6, JI, tile_int8)
+#else
+BLOCK_TILES(int8, 3, JI, tile_int8)
+#endif
 #endif
 
 #define RUN(kind, n)                                                                                                   \
@@ -1153,13 +1433,30 @@ static UNUSED void NAME(panel_rows)(const Product *p, const Rows *x, int64_t pan
         }
         return;
     }
+    if (x->whole) NAME(prepare_whole)(w, x->blocks, p->matrix->format, x->whole);
+    if (form != NAME(as_int8)) {
+        for (int r = 0; r < rows;) {
+#if RF == 12
+            RUN(wide, 6) RUN(wide, 4)
+#else
+            RUN(wide, 3)
+#endif
+            RUN(wide, 2) RUN(wide, 1)
+        }
+        return;
+    }
+#ifdef PAIRS
+    if (x->wide || x->begin) NAME(prepare_pairs)(w, x->blocks, p->matrix->format, x->wide, x->begin, x->longer);
+#endif
     for (int r = 0; r < rows;) {
 #if RF == 12
-        RUN(block, 6) RUN(block, 4)
+        RUN(int8, 6) RUN(int8, 4)
+#elif defined(PAIRS)
+        RUN(int8, 4)
 #else
-        RUN(block, 3)
+        RUN(int8, 3)
 #endif
-        RUN(block, 2) RUN(block, 1)
+        RUN(int8, 2) RUN(int8, 1)
     }
 }
 
@@ -1174,10 +1471,12 @@ static void NAME(multiply)(Worker *worker, const Product *whole) {
         p.rows = whole->rows - first < CHUNK ? whole->rows - first : CHUNK;
         p.x += first * p.ldx;
         p.y += first * p.ldy;
-        Rows x = {p.x, NULL, NULL, p.ldx, blocks};
+        Rows x = {p.x, NULL, NULL, p.ldx, blocks, NULL, NULL, NULL, NULL};
+        int together = form != NAME(direct) && p.rows > 4 && worker->count > 1;
+        size_t own = NAME(prepares)(&p) ? (size_t)NAME(prepared_bytes)(&p) : 0;
+        size_t bytes = form == NAME(direct) ? 0 : (size_t)p.rows * (size_t)NAME(row_bytes)(m);
+        char *prepared = grow(&worker->scratch, &worker->scratch_bytes, own + (together ? 0 : bytes));
         if (form != NAME(direct)) {
-            int together = p.rows > 4 && worker->count > 1;
-            size_t bytes = (size_t)p.rows * (size_t)NAME(row_bytes)(m);
             char *memory;
             if (together) {
                 if (worker->index == 0) grow(&worker->team->shared, &worker->team->shared_bytes, bytes);
@@ -1186,7 +1485,7 @@ static void NAME(multiply)(Worker *worker, const Product *whole) {
                 if (memory) NAME(convert)(&p, p.rows * worker->index / worker->count, p.rows * (worker->index + 1) / worker->count, p.rows, memory);
                 barrier(worker);
             } else {
-                memory = grow(&worker->scratch, &worker->scratch_bytes, bytes);
+                memory = prepared ? prepared + own : NULL;
                 if (memory) NAME(convert)(&p, 0, p.rows, p.rows, memory);
             }
             if (!memory) {
@@ -1198,6 +1497,15 @@ static void NAME(multiply)(Worker *worker, const Product *whole) {
             x.scale = (const float *)(memory + (int64_t)p.rows * in * 4);
             x.init = (const int32_t *)(x.scale + p.rows * blocks);
         }
+        if (own && !prepared) {
+            worker->team->failed = 1;
+            continue;
+        }
+        if (own && form != NAME(as_int8)) x.whole = (float *)prepared;
+#ifdef PAIRS
+        else if (own && !(p.flags & SEVEN_BITS)) x.wide = (int16_t *)prepared;
+        else if (own) x.begin = (int16_t *)prepared, x.longer = (uint8_t *)(x.begin + blocks * RUNS * 2 * PANEL);
+#endif
         for (int64_t panel = begin; panel < end; panel++) NAME(panel_rows)(&p, &x, panel, p.rows, form);
     }
 }
@@ -1678,6 +1986,11 @@ static void NAME(step)(Worker *worker, void *argument) {
 #undef PREFETCH
 #undef TILE
 #undef TILE_BF16
+#undef PAIRS
+#undef IN_ORDER
+#undef RP
+#undef RUNS
+#undef WIDEN
 #undef BLOCK_TILE
 #undef BLOCK_TILES
 #undef RUN

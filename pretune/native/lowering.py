@@ -86,7 +86,7 @@ class Lowering:
     def _product(self, op: structs.Op, operation: Multiply | Scores) -> None:
         matrix = operation.matrix
         self._matrix(op, matrix)
-        op.flags = structs.ROUNDED if operation.rounded else 0
+        op.flags = structs.rounding_flags(operation.rounded, operation.seven_bits)
         op.p[0] = self._fp32_pointer(operation.bias, matrix.out_features, to_panels=True)
         if isinstance(operation, Scores):
             self._columns(op, matrix.in_features, Columns(operation.source.buffer, 0, matrix.in_features))

@@ -83,7 +83,7 @@ class PackedProduct:
         matrix: the weight.
         bias: or None.
         activation: after the product.
-        rounded: activations are rounded first, as `program.Multiply` says.
+        rounded, seven_bits: whether and how activations are rounded first, as `program.Multiply` says.
 
     Shape:
         bias: (out,)
@@ -96,11 +96,12 @@ class PackedProduct:
         activation: Activation = "none",
         *,
         rounded: bool = True,
+        seven_bits: bool = False,
     ) -> None:
         self.matrix = PackedMatrix(matrix) if isinstance(matrix, Matrix) else matrix
         self._bias = None if bias is None else padded(bias)
         self._activation = structs.ACTIVATIONS.index(activation)
-        self._flags = structs.ROUNDED if rounded else 0
+        self._flags = structs.rounding_flags(rounded, seven_bits)
         self._bias_pointer = None if self._bias is None else self._bias.data_ptr()
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -133,6 +133,7 @@ class Multiply:
         rounded: round x before the product. For `bf16` weights to bf16, with sums in fp32, as matmuls of a bf16 model
             do. For `int8`, `q8_0` and `q4_0` to int8 with one scale for each 32 values (their largest magnitude / 127,
             rounded half to even), with exact sums of a block. Without effect on `fp32`.
+        seven_bits: they are rounded to magnitude / 63 instead; without effect on `bf16`.
         add: add to what the target holds; goes with no activation.
 
     Shape:
@@ -146,6 +147,7 @@ class Multiply:
     activation: Activation = "none"
     rounded: bool = True
     add: bool = False
+    seven_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,7 @@ class Scores:
     """Scores of all tokens, W x + bias, of those rows that the caller wants; always the last operation.
 
     Attributes:
-        rounded: as of `Multiply`.
+        rounded, seven_bits: as of `Multiply`.
 
     Shape:
         bias: (V,) fp32, or None
@@ -281,6 +283,7 @@ class Scores:
     bias: Tensor | None
     source: Columns
     rounded: bool = True
+    seven_bits: bool = False
 
 
 Operation = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p, sizeof
 from typing import Final
 
-ABI: Final = 1
+ABI: Final = 2
 """Version of the interface; a compiled file of another is refused."""
 
 PANEL: Final = 32
@@ -22,6 +22,7 @@ ACTIVATIONS: Final = (
 ROUNDED: Final = 1
 ACCUMULATE: Final = 2
 INTERLEAVED: Final = 4
+SEVEN_BITS: Final = 8
 MAX_HALF: Final = 512
 """Angles of a head."""
 
@@ -82,6 +83,11 @@ class Product(Structure):
         ("matrix", POINTER(Matrix)), ("x", c_void_p), ("bias", c_void_p), ("y", c_void_p), ("ldx", c_int64),
         ("ldy", c_int64), ("rows", c_int32), ("activation", c_int32), ("flags", c_int32), ("pad", c_int32),
     )  # fmt: skip
+
+
+def rounding_flags(rounded: bool, seven_bits: bool) -> int:
+    """How a product reads its activations, as `program.Multiply` says."""
+    return (ROUNDED | (SEVEN_BITS if seven_bits else 0)) if rounded else 0
 
 
 def struct_bytes() -> int:

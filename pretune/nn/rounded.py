@@ -98,8 +98,7 @@ class PackedMatrix(nn.Module):
 
     def matmul(self, x: Tensor, inputs: InputRounding) -> Tensor:
         """Multiplies by the rows. Shape: (T, width) -> (T, rows)."""
-        x = round_inputs(x) if inputs == "int8" else x
-        return rounded_matmul(x, self.format.dense, self.tensors())
+        return rounded_matmul(round_inputs(x, inputs), self.format.dense, self.tensors())
 
     def product(self, bias: Tensor | None, activation: Activation | None, inputs: InputRounding) -> Product:
         """A function for a model in use. Shape: (T, width) -> (T, rows)."""

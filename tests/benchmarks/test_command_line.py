@@ -112,6 +112,9 @@ class TestVerb:
         assert bench(f"{benchmark}/equal", "--output", out, *QUICK) == 0
         page = (out / "README.md").read_text()
         (out / "README.md").unlink()
+        (out / "retrieval-scale.json").write_text(
+            '{"passages": 20000}'
+        )  # figures of another kind, which have no section
         assert bench("--page", "--output", out) == 0
         assert (out / "README.md").read_text() == page
 
@@ -123,6 +126,13 @@ class TestVerb:
         assert bench("nothing") == 64
         assert bench(benchmark, "--rounds", "0") == 64
         assert bench(f"{benchmark}/equal", "--search", "--output", tmp_path / "out", *QUICK) == 64
+
+    def test_cpu_time_is_that_of_one_thread(self, benchmark: Path, tmp_path: Path) -> None:
+        words = (f"{benchmark}/equal", "--output", tmp_path / "out", "--clock", "cpu", *QUICK)
+        assert bench(*words) == 0
+        assert "CPU time" in (tmp_path / "out" / "README.md").read_text()
+        assert bench(*words, "--profile") == 64
+        assert bench(*words, "--threads", "2") == 64
 
     def test_help_and_list_do_not_import_torch(self) -> None:
         code = (

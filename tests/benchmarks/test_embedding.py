@@ -35,7 +35,12 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(
         Embed,
         "variants",
-        {"whole": Texts(20), "first": Texts(30, whole=False), "onnx": Texts(20, peer="onnxruntime")},
+        {
+            "whole": Texts(20),
+            "first": Texts(30, whole=False),
+            "onnx": Texts(20, peer="onnxruntime"),
+            "rounded": Texts(20, peer="onnxruntime", rounded=("int8", "int7")),
+        },
     )
     (tmp_path / "benchmark").mkdir()
     return Context("whole", tmp_path / "benchmark", "fp32", 1)
@@ -114,6 +119,21 @@ def test_peers_and_their_settings(context: Context) -> None:
     assert wanted is not None
     assert wanted.start == default
     assert all(axis == "allocator" or axis in default.options for axis in wanted.axes)
+
+
+def test_rounded_weights_are_held_against_ours_in_fp32(context: Context) -> None:
+    context = replace(context, variant="rounded")
+    ours, plain, *onnx = Embed().sides(context)
+    assert [side.name for side in (plain, *onnx)] == ["pretune fp32", "onnxruntime fp32", "onnxruntime int8"]
+    runs = {side.label: [embed.setup(**side.options)()] for side in (ours, plain)}
+    (context.folder / "plain.npy").rename(context.folder / "exact.npy")
+    checked = Embed().check(context, runs)
+    assert 0.99 < checked["min_cosine_ours"] < 0.999999
+    search = Embed().search(context)
+    assert (search.start, list(search.axes)) == (onnx[1], ["batch", "allocator"])
+    np.save(ours.options["vectors"], np.load(ours.options["vectors"])[::-1])
+    with pytest.raises(BenchError, match=r"with ours in fp32, less than 0.99: the row does not count"):
+        Embed().check(context, runs)
 
 
 def test_texts_are_short_enough_and_the_same_everywhere(context: Context, tmp_path: Path) -> None:

@@ -38,6 +38,17 @@ def measuring(values: list[float], log: Path | None = None) -> Callable[[], dict
     return limits
 
 
+def test_cpu_time_instead_of_the_wall(tmp_path: Path) -> None:
+    (side,) = sides(tmp_path, "one", seconds=9.0, cpu=2.0)
+    assert [
+        compete([side], rounds=1, warmup=0, clock=c, **FREE).runs["one, own allocator"][0]["seconds"]
+        for c in ("wall", "cpu")
+    ] == [9.0, 2.0]
+    (side,) = sides(tmp_path, "two")
+    with Process(side, 1, 20.0) as process:
+        assert 0 <= process.run()["cpu"] < 1
+
+
 class Sides(Benchmark):
     """Ours and two peers whose times are known."""
 

@@ -125,7 +125,12 @@ class TestDecode:
         monkeypatch.setattr(
             Decode,
             "variants",
-            {"tiny": Work(8, 6), "rounded": Work(8, 6, prompts=2, format="q8_0"), "steps": Work(8, 6, steps=3)},
+            {
+                "tiny": Work(8, 6),
+                "rounded": Work(8, 6, prompts=2, format="q8_0"),
+                "steps": Work(8, 6, steps=3),
+                "beams": Work(8, 6, beams=4, format="fp32"),
+            },
         )
         return Context("tiny", tmp_path, "bf16", 1)
 
@@ -140,6 +145,16 @@ class TestDecode:
         sides = Decode().sides(replace(context, variant="steps"))
         assert [side.options["prompt"] for side in sides] == [Work(8, 6).tokens()[0], Work(8, 6).tokens()[0][:3]]
         assert [decode.steps(**side.options)()["tokens"] for side in sides] == [6, 6]
+
+    def test_beams_write_the_peers_text(self, context: Context) -> None:
+        context = replace(context, variant="beams")
+        ours, theirs = Decode().sides(context)
+        runs = {OURS: [decode.setup(**ours.options)()], "peer": [transformers_decode.setup(**theirs.options)()]}
+        assert Decode().check(context, runs) == {"same_text": True}
+        assert len(runs[OURS][0]["chosen"]) == 6
+        runs[OURS][0]["chosen"][3] ^= 1
+        with pytest.raises(BenchError, match="another text than the peer's"):
+            Decode().check(context, runs)
 
     def test_both_sides_decode(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         ours, theirs, *_ = Decode().sides(context)

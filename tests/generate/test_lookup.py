@@ -146,6 +146,14 @@ def test_guesses_follow_the_last_time() -> None:
     assert lookup.guess(16) == [6, 7, 1, 2, 3, 6, 7, 1], "twice as many, going round"
     lookup.learn(8, [6, 7, 1, 2, 3, 9], 0)
     assert PromptLookup.of([1, 2], 16).guess(4) == []
+    copied = PromptLookup.of([1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3], 16)
+    assert copied.guess(16) == [4, 5, 6, 7]
+    copied.learn(4, [4, 30], 1)
+    assert copied.guess(16) == [], "nothing has followed it yet"
+    copied.learn(0, [4, 30, 6], 0)
+    assert copied.guess(16) == [7], "a copy goes on behind a word that differs, carefully"
+    copied.learn(1, [4, 30, 6, 7, 8], 1)
+    assert copied.guess(16) == [9, 0, 1, 2], "three tokens in order say more than one"
     assert PromptLookup.of([1, 1, 1, 1, 1], 0).guess(4) == []
 
 

@@ -131,7 +131,9 @@ def test_a_program_gives_the_scores_of_the_model(name: str, half: bool) -> None:
     assert cache.lengths == [30, 9, 1]
 
 
-@pytest.mark.parametrize(("name", "inputs"), [("bf16", "exact"), *product(["int8", "q8_0", "q4_0"], ["exact", "int8"])])
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("bf16", "exact"), *product(["int8", "q8_0", "q4_0"], ["exact", "int8", "int7"])]
+)
 def test_packed_matrices_are_planned_as_they_are(name: str, inputs: InputRounding) -> None:
     model, form = make("qwen2"), find_format(name)
     for block in model.stack.blocks:

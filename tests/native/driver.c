@@ -32,7 +32,7 @@ static void *rows_of(int format, int64_t out, int64_t in) {
     return rows;
 }
 
-static void check_products(int variant, int format, int64_t out, int64_t in, int rounded) {
+static void check_products(int variant, int format, int64_t out, int64_t in, int flags) {
     void *rows = rows_of(format, out, in);
     void *panels = malloc((size_t)pretune_packed_bytes(format, out, in));
     pretune_pack(format, rows, out, in, panels);
@@ -42,7 +42,7 @@ static void check_products(int variant, int format, int64_t out, int64_t in, int
     pretune_dense(&matrix, dense);
     int count = 27;
     float *x = floats(count * in, 1), *y = malloc((size_t)(count * out) * 4), *alone = malloc((size_t)out * 4);
-    Product product = {&matrix, x, bias, y, in, out, count, NONE, rounded ? ROUNDED : 0, 0};
+    Product product = {&matrix, x, bias, y, in, out, count, NONE, flags, 0};
     wrong |= pretune_product(variant, 2, &product);
     for (int r = 0; r < count; r++) {
         for (int64_t n = 0; n < out; n++) {
@@ -51,14 +51,14 @@ static void check_products(int variant, int format, int64_t out, int64_t in, int
                 double value = (double)dense[n * in + k] * x[r * in + k];
                 sum += value, size += fabs(value);
             }
-            double bound = rounded && format != FP32 ? 8e-3 * size + 1e-6 : 1e-6 * size;
+            double bound = flags && format != FP32 ? (flags & SEVEN_BITS ? 16e-3 : 8e-3) * size + 1e-6 : 1e-6 * size;
             if (!(fabs(sum - y[r * out + n]) <= bound)) {
-                printf("%s format %d, %dx%d, rounded %d: %g instead of %g\n", variants[variant].name, format, (int)out, (int)in, rounded, y[r * out + n], sum);
+                printf("%s format %d, %dx%d, flags %d: %g instead of %g\n", variants[variant].name, format, (int)out, (int)in, flags, y[r * out + n], sum);
                 wrong = 1;
                 return;
             }
         }
-        Product one = {&matrix, x + r * in, bias, alone, in, out, 1, NONE, rounded ? ROUNDED : 0, 0};
+        Product one = {&matrix, x + r * in, bias, alone, in, out, 1, NONE, flags, 0};
         wrong |= pretune_product(variant, 1, &one);
         if (memcmp(alone, y + r * out, (size_t)out * 4)) printf("%s format %d: another row alone\n", variants[variant].name, format), wrong = 1;
     }
@@ -119,9 +119,10 @@ int main(void) {
     for (int variant = 0; variant < VARIANTS; variant++) {
         if (!pretune_supported(variant)) continue;
         for (int format = FP32; format <= Q4_0; format++)
-            for (int rounded = 0; rounded < 2; rounded++) {
-                check_products(variant, format, 70, 96, rounded);
-                if (format <= INT8) check_products(variant, format, 33, 45, rounded);
+            for (int n = 0; n < 3; n++) {
+                int flags = n == 0 ? 0 : n == 1 ? ROUNDED : ROUNDED | SEVEN_BITS;
+                check_products(variant, format, 70, 96, flags);
+                if (format <= INT8) check_products(variant, format, 33, 45, flags);
             }
         check_step(variant);
         printf("%s\n", variants[variant].name);

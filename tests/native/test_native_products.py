@@ -20,28 +20,30 @@ BOUND = 4e-7
 """Of a sum of up to 800 products, over the sum of their magnitudes: 3.4 units of fp32, where the order is one."""
 
 
-def read_by(format: Format, x: Tensor, rounded: bool) -> Tensor:
+def read_by(format: Format, x: Tensor, rounded: bool, seven_bits: bool = False) -> Tensor:
     """What a product reads."""
     if not rounded or format == "fp32":
         return x
-    return x.bfloat16().float() if format == "bf16" else round_inputs(x)
+    return x.bfloat16().float() if format == "bf16" else round_inputs(x, "int7" if seven_bits else "int8")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("rounded", [True, False])
-def test_sums_are_those_of_fp64(format: Format, variant: str, rounded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rounded", "seven_bits"), [(True, False), (True, True), (False, False)])
+def test_sums_are_those_of_fp64(
+    format: Format, variant: str, rounded: bool, seven_bits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PRETUNE_ISA", variant)
     native.reload()
     assert native.isa() == variant
     shapes = [(100, 96), (33, 64), (96, 768)] + ([(50, 77), (1, 1)] if format in ("fp32", "bf16", "int8") else [])
     for out, in_ in shapes:
         matrix, dense = random_matrix(format, out, in_)
-        bias, x = torch.randn(out), torch.randn(13, in_)
+        bias, x = torch.randn(out), torch.randn(29, in_)
         x[3] = 0
-        product = native.PackedProduct(matrix, bias, rounded=rounded)
+        product = native.PackedProduct(matrix, bias, rounded=rounded, seven_bits=seven_bits)
         assert torch.equal(product.matrix.dense(), dense)
-        read = read_by(format, x, rounded).double()
+        read = read_by(format, x, rounded, seven_bits).double()
         exact = read @ dense.double().T + bias
         scale = read.abs() @ dense.double().abs().T + bias.abs()
         assert ((product(x) - exact).abs() / scale).max() < BOUND
@@ -56,8 +58,8 @@ def test_a_row_has_the_same_bits_whatever_stands_beside_it(
     native.reload()
     matrix, _ = random_matrix(format, 72, 96)
     x = torch.randn(300, 96)
-    for rounded in (True, False):
-        product = native.PackedProduct(matrix, torch.randn(72), "gelu", rounded=rounded)
+    for rounded, seven_bits in ((True, False), (True, True), (False, False)):
+        product = native.PackedProduct(matrix, torch.randn(72), "gelu", rounded=rounded, seven_bits=seven_bits)
         together = product(x)
         for rows in range(1, 41):
             assert torch.equal(product(x[40 - rows : 40]), together[40 - rows : 40])
@@ -104,13 +106,23 @@ def test_what_is_not_a_number_stays_so_in_its_row_alone(format: Format) -> None:
 
 
 def test_extreme_bytes_do_not_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.tensor([-128, 127, -128, 127] * 16, dtype=torch.int8).repeat(32, 1)
+    """Whole numbers at their ends and at random, some so that 16 bits hold few sums: exact as in 64 bits."""
+    torch.manual_seed(0)
+    rows = [torch.tensor(each * 16) for each in ([-128, 127, -128, 127], [-128] * 4, [127] * 4, [0, -128, 1, 127])]
+    rows += [torch.randint(-128, 128, (64,)), torch.randint(-20, 21, (64,)), *torch.randint(-70, 71, (26, 64))]
+    values = torch.stack(rows).to(torch.int8)
     matrix = Matrix("int8", {"values": values, "scale": torch.ones(32)}, 32, 64)
-    x = torch.tensor([-127.0, 127.0] * 32).repeat(2, 1)
     for variant in VARIANTS:
         monkeypatch.setenv("PRETUNE_ISA", variant)
         native.reload()
-        assert torch.equal(native.PackedProduct(matrix)(x), x @ values.float().T)
+        for highest in (127, 63):
+            x = torch.randint(-highest, highest + 1, (20, 64))
+            x[0], x[1], x[2] = highest, -highest, torch.tensor([-highest, highest] * 32)
+            x[:, ::32] = highest  # so that every scale is 1
+            product = native.PackedProduct(matrix, seven_bits=highest == 63)
+            exact = x @ values.long().T
+            assert torch.equal(product(x.float()).long(), exact)
+            assert torch.equal(product(x[:3].float()).long(), exact[:3])
 
 
 def test_a_width_that_groups_do_not_divide_is_refused_with_the_remedy() -> None:

@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pretune import native
@@ -206,7 +207,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("inputs", ["exact", "int8"])
+@pytest.mark.parametrize("inputs", ["exact", "int8", "int7"])
 def test_products_in_use_are_those_of_the_values_by_any_kernel(name: str, inputs: Any, kernels: bool) -> None:
     torch.manual_seed(0)
     format, weight = find_format(name), matrix(80, 96)
@@ -215,12 +216,18 @@ def test_products_in_use_are_those_of_the_values_by_any_kernel(name: str, inputs
     values = format.dense(packed)
     for rows in (0, 1, 3, 70):
         x = torch.randn(rows, 96)
-        exact = (round_inputs(x) if inputs == "int8" else x) @ values.T + bias
+        exact = round_inputs(x, inputs) @ values.T + bias
         if rows:
             assert float((product(x) - exact).abs().max()) < 1e-4
             half = product(x.bfloat16())
             assert half.dtype == torch.bfloat16
-            assert float(((half.float() - exact).abs() / (1 + exact.abs())).max()) < 0.08
+            near = 0.08 if inputs != "int7" else 0.16  # bf16 moves a row to another level at times
+            assert float(((half.float() - exact).abs() / (1 + exact.abs())).max()) < near
         assert product(x).shape == (rows, 80)
-    if kernels and inputs == "int8":  # the same alone and among others
+    torch.testing.assert_close(
+        format.product(packed, bias, F.gelu, inputs)(x), F.gelu(product(x)), atol=1e-5, rtol=1e-5
+    )
+    twice = format.product(packed, bias, lambda y: 2 * y, inputs)  # none that the kernels know
+    assert torch.equal(twice(x), 2 * product(x))
+    if kernels and inputs != "exact":  # the same alone and among others
         assert torch.equal(product(x[5:6]), product(x)[5:6])

@@ -17,8 +17,10 @@ Packed = Mapping[str, Tensor]
 """The tensors of a matrix in a format, by name. The first dimension of each is the rows of the matrix."""
 Dense = Callable[[Packed], Tensor]
 """The values that packed rows stand for. Shape: (out, ...) of each -> (out, in) fp32."""
-InputRounding = Literal["exact", "int8"]
-"""Whether a matmul reads its input as it is, or rounded to 8 bits in groups of 32 with a scale each."""
+InputRounding = Literal["exact", "int8", "int7"]
+"""Whether a matmul reads its input as it is, or rounded to 8 or 7 bits in groups of 32 with a scale each."""
+INPUT_LEVELS: Mapping[InputRounding, int] = {"int8": 127, "int7": 63}
+"""The largest whole number of a group, by what rounds it."""
 ROWS = 1024
 """Rows of a matrix that are dequantised at once, where no whole copy is wanted."""
 _OUTLIER = 100.0  # root mean squares of a matrix; the largest of trained models of the field have about 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,9 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune import native
-from pretune.nn.formats.format import Dense, InputRounding, Packed
+from pretune.native import program as step
+from pretune.nn.activation import Activation, gelu_new, linear, quick_gelu, relu_squared
+from pretune.nn.formats.format import INPUT_LEVELS, Dense, InputRounding, Packed
 from pretune.nn.formats.levels import half_scales, nibbles
 from pretune.nn.packed import Product, constant_product, packable
+
+ACTIVATIONS: Mapping[Activation, step.Activation] = {
+    linear: "none",
+    F.relu: "relu",
+    F.gelu: "gelu",
+    gelu_new: "gelu_tanh",
+    F.silu: "silu",
+    torch.tanh: "tanh",
+    quick_gelu: "quick_gelu",
+    relu_squared: "relu_squared",
+    torch.sigmoid: "sigmoid",
+}
+"""What kernels call the activations that they compute."""
 
 _INPUT_GROUP = 32
 _MANY = 64  # rows from which oneDNN's bf16 matmul with rows that are dequantised first is faster than exact sums in C
@@ -21,25 +36,27 @@ _FEW = 8  # rows up to which torch's kernels for packed rows are faster than tha
 
 
 class _Round(torch.autograd.Function):
-    """Rounds rows to 8 bits in groups of 32; the gradient passes as if nothing was rounded."""
+    """Rounds rows in groups of 32; the gradient passes as if nothing was rounded."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, highest: int) -> Tensor:
         count = -(-x.shape[-1] // _INPUT_GROUP)
         groups = F.pad(x.float(), (0, -x.shape[-1] % _INPUT_GROUP)).reshape(*x.shape[:-1], count, _INPUT_GROUP)
-        scale = groups.abs().amax(-1, keepdim=True) / 127
+        scale = groups.abs().amax(-1, keepdim=True) / highest
         levels = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
         rounded: Tensor = (levels * scale).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
         return rounded
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
 
 
-def round_inputs(x: Tensor) -> Tensor:
-    """The values of rows rounded to 8 bits in groups of 32, each with its own scale in fp32. Shape: (T, in) -> same."""
-    out: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
+def round_inputs(x: Tensor, inputs: InputRounding = "int8") -> Tensor:
+    """What a matmul reads: rows rounded in groups of 32, each with its own scale in fp32. Shape: (T, in) -> same."""
+    if inputs == "exact":
+        return x
+    out: Tensor = _Round.apply(x, INPUT_LEVELS[inputs])  # type: ignore[no-untyped-call]
     return out
 
 
@@ -54,26 +71,46 @@ class Kernels:
         dense, tensors: what it stands for, and holds.
         bias: (out,) or None.
         inputs: whether rows are rounded first.
+        activation: after the product; None for none.
     """
 
-    def __init__(self, name: str, dense: Dense, tensors: Packed, bias: Tensor | None, inputs: InputRounding) -> None:
+    def __init__(
+        self,
+        name: str,
+        dense: Dense,
+        tensors: Packed,
+        bias: Tensor | None,
+        inputs: InputRounding,
+        activation: Activation | None = None,
+    ) -> None:
         self._name, self._dense, self._tensors, self._bias, self._inputs = name, dense, tensors, bias, inputs
+        self._activation = linear if activation is None else activation
 
     def multiply(self, x: Tensor) -> Tensor | None:
-        """The product with its bias; None where no kernel is faster for these rows. Shape: (T, in) -> (T, out)."""
+        """The product with its bias and activation; None where no kernel is faster for these rows.
+
+        Shape:
+            (T, in) -> (T, out)
+        """
+        y = self._product(x)
+        if y is None or (native.available() and self._activation in ACTIVATIONS):
+            return y
+        return self._activation(y)
+
+    def _product(self, x: Tensor) -> Tensor | None:
+        """With its activation where our kernels compute it."""
         if x.device.type != "cpu" or not len(x):
             return None
         half = x.dtype == torch.bfloat16
         if native.available():
             if self._name == "bf16":
-                rows = round_inputs(x) if self._inputs == "int8" else x
-                return (self._rounding if half else self._exact)(rows)
-            if self._inputs == "int8":
+                return (self._rounding if half else self._exact)(round_inputs(x, self._inputs))
+            if self._inputs != "exact":
                 return self._rounding(x)
             return None if half and len(x) > _MANY else self._exact(x)
         if not half or len(x) > _FEW or self._torch is None:
             return None
-        y = self._torch(round_inputs(x) if self._inputs == "int8" else x)
+        y = self._torch(round_inputs(x, self._inputs))
         return y if self._bias is None else y + self._bias.to(y.dtype)
 
     @property
@@ -96,13 +133,17 @@ class Kernels:
     def _matrix(self) -> native.PackedMatrix:
         return native.PackedMatrix(native.matrix_of(cast(Any, self._name), self._tensors))
 
+    def _packed(self, rounded: bool) -> native.PackedProduct:
+        activation, seven_bits = ACTIVATIONS.get(self._activation, "none"), self._inputs == "int7"
+        return native.PackedProduct(self._matrix, self._bias, activation, rounded=rounded, seven_bits=seven_bits)
+
     @cached_property
     def _exact(self) -> native.PackedProduct:
-        return native.PackedProduct(self._matrix, self._bias, rounded=False)
+        return self._packed(False)
 
     @cached_property
     def _rounding(self) -> native.PackedProduct:
-        return native.PackedProduct(self._matrix, self._bias, rounded=True)
+        return self._packed(True)
 
     @cached_property
     def _torch(self) -> Product | None:

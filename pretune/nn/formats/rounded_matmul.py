@@ -70,7 +70,7 @@ def derived_product(
     Shape:
         (T, in) -> (T, out)
     """
-    kernels = None if kernel is None else Kernels(kernel, dense, tensors, bias, inputs)
+    kernels = None if kernel is None else Kernels(kernel, dense, tensors, bias, inputs, activation)
     return _DerivedProduct(dense, tensors, bias, activation, inputs, kernels)
 
 
@@ -90,7 +90,8 @@ class _DerivedProduct:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         y = None if self.kernels is None else self.kernels.multiply(x)
-        if y is None:
-            y = rounded_matmul(round_inputs(x) if self.inputs == "int8" else x, self.dense, self.tensors)
-            y = y if self.bias is None else y + self.bias.to(y.dtype)
+        if y is not None:
+            return y
+        y = rounded_matmul(round_inputs(x, self.inputs), self.dense, self.tensors)
+        y = y if self.bias is None else y + self.bias.to(y.dtype)
         return y if self.activation is None else self.activation(y)
