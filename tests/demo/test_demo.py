@@ -116,6 +116,8 @@ def test_every_stage_from_text_to_the_table(tmp_path: Path, capsys: pytest.Captu
     for name in ("bert", "gpt2", "classifier"):
         assert (output / name / "report.html").stat().st_size > 10_000
         assert (output / name / "model.safetensors").exists()
+    config = json.loads((output / "classifier" / "config.json").read_text())
+    assert config["pretune"]["task"]["config"]["apart"], "a few labels do not teach it to read two texts at once"
     printed = capsys.readouterr().out
     assert "the real BERT is left out of the table: no wheel here" in printed
     assert "Done in" in printed
