@@ -170,14 +170,15 @@ class Interpreter:
 
 def dense(matrix: step.Matrix) -> Tensor:
     """The values of a matrix. Shape: (out, in) fp32."""
-    weight = matrix.tensors.get("values")
+    tensors = matrix.whole()
+    weight = tensors.get("values")
     if matrix.format in ("fp32", "bf16"):
         assert weight is not None
         return weight.float()
     if matrix.format == "int8":
         assert weight is not None
-        return weight.float() * matrix.tensors["scale"][:, None]
-    return find_format(matrix.format).dense(dict(matrix.tensors))
+        return weight.float() * tensors["scale"][:, None]
+    return find_format(matrix.format).dense(dict(tensors))
 
 
 def round_groups(x: Tensor, highest: int) -> Tensor:

@@ -25,7 +25,7 @@ from pretune.interop.weight_check import (
     zero_if_absent,
 )
 from pretune.interop.weight_names import FileTable
-from pretune.interop.weights import NamedTensors
+from pretune.interop.weights import NamedTensors, Weights
 from pretune.models.head_table import weight_map_of
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.metadata import Loaded
@@ -78,7 +78,7 @@ def read_model(
     loaded.initialised = [name for name in absent if name not in zero_if_absent(model)]
     if heads is None and labels is None and loaded.initialised:
         _refuse_missing(table, model, loaded.initialised)
-    _fill(model, weights, sources, order, dtype)
+    _fill(model, table, sources, order, dtype)
     fill_rounded(model, weights, table.where)
     initialise(model, seed, only=lambda name: name not in sources)
     model.to(dtype)
@@ -217,7 +217,7 @@ def _labels(description: Description, table: FileTable, role: str, wanted: Seque
 
 def _fill(
     model: LanguageModel,
-    weights: NamedTensors,
+    table: FileTable,
     sources: Sources,
     order: Mapping[str, Sequence[int]],
     dtype: torch.dtype,
@@ -231,14 +231,21 @@ def _fill(
         DataError: a value that is not finite.
     """
 
+    weights = table.weights
+
     def value(ours: str, old: Tensor) -> Tensor:
         if ours not in sources:
             return old
         name, weight = sources[ours]
         read = weight.read(weights.read(name), model.config)
         new = torch.empty(old.shape, dtype=dtype).copy_(read[order[ours]] if ours in order else read)
+        if isinstance(weights, Weights):
+            weights.release(name)
         if not new.sum().isfinite() and not new.isfinite().all():
-            raise DataError(f"weight {name!r} holds NaN or infinity (as {dtype}); the model was saved broken")
+            raise DataError(
+                f"{table.where}: weight {name!r} holds NaN or infinity (as {str(dtype).removeprefix('torch.')}); its "
+                "training diverged, or the file is damaged: use an earlier checkpoint, or copy the files again"
+            )
         return new
 
     replace_parameters(model, value)

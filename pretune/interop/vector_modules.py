@@ -259,7 +259,7 @@ def _fill(brick: VectorBrick, files: ModuleFiles) -> VectorBrick:
     tensors = {name: weights.read(name).to(torch.float32, copy=True) for name in wanted}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise DataError(f"{files.folder}: weight {name!r} holds NaN or infinity; the module was saved broken")
+            raise DataError(f"{files.folder}: weight {name!r} holds NaN or infinity; copy or fetch the files again")
     brick.load_state_dict(tensors, assign=True)
     return brick.eval().requires_grad_(False)
 

@@ -106,6 +106,13 @@ class Weights:
         flat = torch.frombuffer(self._maps[path], dtype=entry.dtype, count=count, offset=entry.begin)
         return flat.view(entry.shape)
 
+    def release(self, name: str) -> None:
+        """Gives back the memory of a tensor that was read, was not changed, and is not read again soon."""
+        path, entry = self._mapped.get(name, (None, None))
+        if path in self._maps and entry is not None and hasattr(mmap, "MADV_DONTNEED"):
+            first = entry.begin - entry.begin % mmap.PAGESIZE
+            self._maps[path].madvise(mmap.MADV_DONTNEED, first, entry.end - first)
+
 
 def _files(folder: Path) -> list[Path]:
     if (folder / SINGLE).exists():

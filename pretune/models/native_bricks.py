@@ -152,13 +152,13 @@ def joined(parts: Sequence[Part]) -> Part:
     first, _, rounded = parts[0]
     if len(parts) == 1:
         return parts[0]
-    tensors = {name: torch.cat([matrix.tensors[name] for matrix, _, _ in parts]) for name in first.tensors}
     rows = [matrix.out_features for matrix, _, _ in parts]
     biases = [bias for _, bias, _ in parts]
     bias = None
     if any(each is not None for each in biases):
         bias = torch.cat([torch.zeros(n) if each is None else each for each, n in zip(biases, rows, strict=True)])
-    return step.Matrix(first.format, tensors, sum(rows), first.in_features), bias, rounded
+    further = tuple(matrix.tensors for matrix, _, _ in parts[1:])
+    return step.Matrix(first.format, first.tensors, sum(rows), first.in_features, further), bias, rounded
 
 
 def keys_before(structure: Structure) -> int | None:

@@ -48,7 +48,7 @@ class Lowering:
 
     program: Program
     kept: list[object] = field(default_factory=list)
-    _packed: dict[tuple[int, int, str], PackedMatrix] = field(init=False)
+    _packed: dict[tuple[int, int, int, str], PackedMatrix] = field(init=False)
 
     def __post_init__(self) -> None:
         """Packs all weights: a vocabulary that is read twice, the second time without its last rows perhaps, once."""
@@ -200,7 +200,7 @@ class Lowering:
         op.matrix = ctypes.pointer(struct)
 
 
-def _matrices(program: Program) -> dict[tuple[int, int, str], Matrix]:
+def _matrices(program: Program) -> dict[tuple[int, int, int, str], Matrix]:
     """The weights of a program, those that begin alike once."""
     matrices = [
         operation.vocabulary if isinstance(operation, Embed) else operation.matrix
@@ -212,12 +212,13 @@ def _matrices(program: Program) -> dict[tuple[int, int, str], Matrix]:
 
 def program_bytes(program: Program) -> int:
     """Bytes that the weights of a program take in the kernels' layout, at the least: as many as their tensors."""
-    return sum(tensor.nbytes for matrix in _matrices(program).values() for tensor in matrix.tensors.values())
+    return sum(matrix.nbytes for matrix in _matrices(program).values())
 
 
-def _storage_key(matrix: Matrix) -> tuple[int, int, str]:
+def _storage_key(matrix: Matrix) -> tuple[int, int, int, str]:
     """What is the same for matrices that are the first rows of one."""
-    return next(iter(matrix.tensors.values())).data_ptr(), matrix.in_features, matrix.format
+    pointer = next(iter(matrix.tensors.values())).data_ptr()
+    return pointer, len(matrix.further), matrix.in_features, matrix.format
 
 
 def _activation(name: Activation) -> int:

@@ -168,7 +168,8 @@ def _tensors(matrix: Matrix) -> tuple[Tensor, Tensor | None]:
             f"{name}: {in_} inputs are not a multiple of its groups of {GROUP}; use int8, which has a scale a row, "
             "or bf16"
         )
-    source = matrix.tensors["blocks" if name in _BLOCK else "values"]
+    tensors = matrix.whole()
+    source = tensors["blocks" if name in _BLOCK else "values"]
     width = in_ // GROUP * _BLOCK[name] if name in _BLOCK else in_
     if tuple(source.shape) != (out, width) or source.dtype != _DTYPES[name]:
         raise DataError(
@@ -176,7 +177,7 @@ def _tensors(matrix: Matrix) -> tuple[Tensor, Tensor | None]:
             f"not {tuple(source.shape)} and {source.dtype}"
         )
     source = source.detach().to("cpu").contiguous()
-    scale = matrix.tensors["scale"].detach() if name == "int8" else None
+    scale = tensors["scale"].detach() if name == "int8" else None
     if scale is not None and tuple(scale.shape) != (out,):
         raise DataError(f"int8: {out} rows need as many scales, not shape {tuple(scale.shape)}")
     scales = scale

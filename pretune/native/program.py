@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Activation = Literal["none", "relu", "gelu", "gelu_tanh", "silu", "tanh", "quick_gelu", "relu_squared", "sigmoid"]
@@ -35,8 +36,9 @@ class Matrix:
     """A weight in a format: W of y = W x.
 
     Attributes:
-        tensors: as `nn.formats.<format>.pack` gives them, see below.
+        tensors: as `nn.formats.<format>.pack` gives them, see below; of its first rows, where `further` has others.
         out_features, in_features: its shape.
+        further: tensors of the rows that follow, apart until the kernels' copy is made: joined, they were a second one.
 
     Shape of `tensors`:
         fp32: values (out, in) fp32
@@ -50,6 +52,19 @@ class Matrix:
     tensors: Mapping[str, Tensor]
     out_features: int
     in_features: int
+    further: tuple[Mapping[str, Tensor], ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for part in (self.tensors, *self.further) for tensor in part.values())
+
+    def whole(self) -> Mapping[str, Tensor]:
+        """The tensors of all rows; a copy where there are further ones."""
+        if not self.further:
+            return self.tensors
+        parts = (self.tensors, *self.further)
+        return {name: torch.cat([part[name] for part in parts]) for name in self.tensors}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from pretune import native
 from pretune.errors import DataError, UsageError
 from pretune.native.program import Format, Matrix
+from pretune.nn.formats.format import find_format
 from pretune.nn.formats.rounded_matmul import round_inputs
 from tests.native.conftest import random_matrix
 
@@ -154,3 +155,18 @@ def test_packed_weights_are_as_large_as_their_tensors() -> None:
     for format in FORMATS:
         matrix, _ = random_matrix(format, 64, 128)
         assert native.PackedMatrix(matrix).nbytes == sum(t.nbytes for t in matrix.tensors.values())
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int8", "q8_0", "q4_0"])
+def test_rows_that_are_apart_are_packed_as_one_matrix(name: str) -> None:
+    """Query, key and value are no third copy of the weights before they are packed."""
+    weight = torch.randn(96 + 40, 64)
+    pack = (lambda rows: {"values": rows}) if name == "fp32" else find_format(name).pack
+    parts = [pack(rows) for rows in (weight[:96], weight[96:])]
+    apart = Matrix(name, parts[0], 136, 64, (parts[1],))  # type: ignore[arg-type]
+    joined = Matrix(name, {key: torch.cat([part[key] for part in parts]) for key in parts[0]}, 136, 64)  # type: ignore[arg-type]
+    assert apart.nbytes == joined.nbytes == sum(tensor.nbytes for part in parts for tensor in part.values())
+    assert {key: tensor.shape for key, tensor in apart.whole().items()} == {
+        key: tensor.shape for key, tensor in joined.tensors.items()
+    }
+    assert torch.equal(native.PackedMatrix(apart).dense(), native.PackedMatrix(joined).dense())
