@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -24,12 +25,17 @@ os.environ["LANGUAGE"] = "en"  # whatever the locale of who runs them: tests com
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # no test hangs on how long it takes
 
+gc.disable()  # until all is collected, which makes a million objects that stay
+
 _peaks: dict[tuple[object, ...], float] = {}
 
 
 def pytest_collection_finish() -> None:
-    """Modules that tests write, and write again within a second, are compiled each time."""
+    """Modules that tests write, and write again within a second, are compiled each time; what is there now stays."""
     sys.dont_write_bytecode = True
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +109,14 @@ def peak_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return _peaks[key]
 
     monkeypatch.setattr(precision, "measure", known)
+
+
+@pytest.fixture(autouse=True)
+def charts_without_layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of each run has four charts and more, a fifth of a second each to lay out and write: here, an empty one.
+
+    What is in them is plotted all the same. Tests of the page have them whole.
+    """
+    charts = sys.modules.get("pretune.report.charts")
+    if charts is not None and "report" not in (request.path.parent.name, *request.path.stem.split("_")):
+        monkeypatch.setattr(charts, "_render", lambda figure: '<svg width="1pt" height="1pt"></svg>')

@@ -95,11 +95,16 @@ def draw(
             lines.append(axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=style, label=label))
         if len(lines) > 1:
             _add_legend(figure, lines, columns=3 if wide else 1 if levels else 2)
-        out = io.StringIO()
-        figure.savefig(
-            out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-    return _inline(out.getvalue(), name)
+        document = _render(figure)
+    return _inline(document, name)
+
+
+def _render(figure: Any) -> str:
+    """Lays a figure out and returns its SVG document."""
+    out = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    return out.getvalue()
 
 
 @contextmanager

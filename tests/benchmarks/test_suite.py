@@ -121,6 +121,7 @@ class TestTrainStep:
 class TestDecode:
     @pytest.fixture
     def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+        monkeypatch.setattr(decode, "VOCABULARY", 2048)
         monkeypatch.setattr(decode, "write_model", partial(decode.write_model, size="tiny"))
         monkeypatch.setattr(
             Decode,

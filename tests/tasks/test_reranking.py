@@ -308,4 +308,6 @@ def test_a_loss_of_ones_own_trains(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text(OWN_LOSS)
     run = train(tmp_path, loss=str(tmp_path / "half.py"), random_negatives=0)
     model = pretune.load(run, device="cpu", precision="fp32")
-    assert model.predict(["the fox jumps"], ["quick fox"])[0]["score"] == pytest.approx(1.0, abs=0.5)
+    queries, passages, labels = zip(*((p["query"], p["passage"], p["label"]) for p in pairs()), strict=True)
+    scores = [answer["score"] for answer in model.predict([*queries], [*passages])]
+    assert np.mean((np.array(scores) - labels) ** 2) < 0.25  # that of a score of 0.5 for all
