@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# In rank-bm25's BM25L a word counts as often as it stands there: 32 repetitions weigh 43 times as much as one.
+# In rank-bm25's BM25L a word counts as often as it stands there: 32 repetitions weigh 61 times as much as one.
 #
 # Guess, written first: BM25L (Lv and Zhai 2011) mends the length normalisation of BM25, and like every BM25 what one word
 # adds saturates: it stays below (k1 + 1) times its weight however often the word is repeated.
