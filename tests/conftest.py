@@ -65,7 +65,11 @@ def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_voice() -> None:
-    """Verbs set how the library speaks for their own process: each test begins as if none had run, nor any fixture."""
+    """Verbs set how the library speaks for their own process: each test begins as if none had run, nor any fixture.
+
+    Scripts that tests run in this process may have silenced all logging.
+    """
+    logging.disable(logging.NOTSET)
     for name in ("pretune", "benchmarks"):
         log = logging.getLogger(name)
         log.setLevel(logging.NOTSET)
@@ -115,8 +119,9 @@ def peak_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def charts_without_layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of each run has four charts and more, a fifth of a second each to lay out and write: here, an empty one.
 
-    What is in them is plotted all the same. Tests of the page have them whole.
+    What is in them is plotted all the same. Tests of the page have them whole, and those that are marked `charts`.
     """
     charts = sys.modules.get("pretune.report.charts")
-    if charts is not None and "report" not in (request.path.parent.name, *request.path.stem.split("_")):
+    of_the_page = "report" in (request.path.parent.name, *request.path.stem.split("_"))
+    if charts is not None and not of_the_page and request.node.get_closest_marker("charts") is None:
         monkeypatch.setattr(charts, "_render", lambda figure: '<svg width="1pt" height="1pt"></svg>')

@@ -108,13 +108,16 @@ class FakeOutput:
     def at(self, index: Tensor) -> Tensor:
         return self.last_hidden_state[index]
 
+    def keys_at(self, index: Tensor) -> None:
+        return None
+
 
 class FakeTokenHead(nn.Module):
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, size)
 
-    def loss(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, rows: Tensor, labels: Tensor, *, keys: None = None) -> tuple[Tensor, Tensor]:
         return linear_cross_entropy(rows, self.linear.weight, self.linear.bias, labels)
 
 

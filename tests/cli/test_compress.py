@@ -139,6 +139,7 @@ def test_steps_of_a_recipe_come_in_order_with_a_users_own_method(gpt2: Path) -> 
     assert model.network.family == "gpt2"
 
 
+@pytest.mark.charts
 def test_a_quantized_model_is_a_model_as_every_other(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--format", "q4_0", "--values", "gptq", "--options.passes", "1", "--calibration", "texts.txt"]
     more = ["--calibration.tokens", "600", "--no-evaluation.speed", "--no-allocator"]

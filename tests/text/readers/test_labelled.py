@@ -103,7 +103,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
             r"a\.jsonl:2: field 'text' holds the number 2",
         ),
         ("a.jsonl", '{"text": "x", "label": ["a"]}', r"a\.jsonl:1: label .* is the list \['a'\]; give each row one"),
-        ("a.jsonl", '{"text": "x", "label": NaN}', r"a\.jsonl:1: label in field 'label' is 'nan', neither"),
+        ("a.jsonl", '{"text": "x", "label": NaN}', r"a\.jsonl:1: label in field 'label' is nan, which is no finite"),
         ("a.jsonl", '{"text": "x", "label": null}', r"a\.jsonl:1: label in field 'label' is empty"),
         ("a.jsonl", '{"text": "x"}', r"a\.jsonl:1: no field 'label'"),
         ("a.jsonl", '{"text": "x", "lab', r"a\.jsonl:1: not JSON"),
