@@ -310,4 +310,7 @@ def test_a_loss_of_ones_own_trains(tmp_path: Path) -> None:
     model = pretune.load(run, device="cpu", precision="fp32")
     queries, passages, labels = zip(*((p["query"], p["passage"], p["label"]) for p in pairs()), strict=True)
     scores = [answer["score"] for answer in model.predict([*queries], [*passages])]
+    right = np.array(labels, bool)
+    assert np.mean(np.array(scores)[right]) == pytest.approx(1.0, abs=0.5)
+    assert np.array(scores)[right].min() > np.array(scores)[~right].max()
     assert np.mean((np.array(scores) - labels) ** 2) < 0.25  # that of a score of 0.5 for all
