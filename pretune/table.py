@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Literal
 
 from pretune.language import translate
 
-_DIGITS = 4  # significant ones of a number that people read
+READABLE_DIGITS = 4  # significant ones of a number that people read
+_ALL_DIGITS = 17  # with which a float is no other one
 _GAP = 2  # characters between two columns
 _NARROWEST = 8  # characters of a column that is cut
 _TEXT = 300  # characters of a cell in a notebook
@@ -118,12 +120,19 @@ def readable(value: object) -> str:
 
 def rounded_text(value: float) -> str:
     """A number with four significant digits, or all those before its point."""
-    return f"{value:,.0f}" if 10**_DIGITS <= abs(value) < 1e15 else f"{value:.{_DIGITS}g}"
+    return f"{value:,.0f}" if 10**READABLE_DIGITS <= abs(value) < 1e15 else f"{value:.{READABLE_DIGITS}g}"
 
 
-def round_digits(value: float, digits: int) -> float:
-    """A number that has no more significant digits than say something."""
-    return float(f"{value:.{digits}g}")
+def round_digits(value: float, digits: int, thresholds: Sequence[float] = ()) -> float:
+    """A number that has no more significant digits than say something.
+
+    Args:
+        thresholds: by which something was decided, in ascending order; the number has more digits where it would be on
+            another side of one of them.
+    """
+    reached = bisect_right(thresholds, value)
+    rounded = (float(f"{value:.{count}g}") for count in range(digits, _ALL_DIGITS))
+    return next((number for number in rounded if bisect_right(thresholds, number) == reached), value)
 
 
 def _shorten(text: str) -> str:

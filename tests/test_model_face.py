@@ -195,4 +195,8 @@ def test_numbers_for_people() -> None:
         *("0.1235", "1,234,568", "1", "12", "1,234,567", "True", "", "a", "1e-07", "1"),
     ]
     assert round_digits(0.123456789, 4) == 0.1235
+    assert [round_digits(value, 4, [0.5, 0.9]) for value in (0.89996, 0.90004, 0.499999, 0.5, 0.3)] == [
+        *(0.89996, 0.9, 0.499999, 0.5, 0.3),
+    ]
+    assert round_digits(0.1 + 0.2, 4, [0.1 + 0.2]) == 0.1 + 0.2
     assert Table(["name", "n"], [["[b]x[/b] :smile:", 1], ["", None]]).text().splitlines()[1].split()[0] == "[b]x[/b]"

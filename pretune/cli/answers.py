@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from pretune.cli.outputs import TABLES, RowWriter, flat_cells, non_finite_field, open_output, suffix_of
 from pretune.disk import new_file
 from pretune.errors import DataError
-from pretune.table import Table, round_digits
+from pretune.table import READABLE_DIGITS, Table, round_digits
 
 WORKBOOK = ".xlsx"
 CELL = 32_767  # characters that a cell of a workbook holds
@@ -35,12 +35,14 @@ class AnswerRow:
         answer: the fields of the answer.
         shown: names of the inputs that a terminal shows; the others are for files.
         brief: what a terminal shows of the answer; by default its fields that are text, numbers or lists of texts.
+        thresholds: by which it was decided, in ascending order; rounding brings no number to another side of one.
     """
 
     inputs: Mapping[str, object]
     answer: Mapping[str, object]
     shown: Sequence[str] = ()
     brief: Mapping[str, object] = field(default_factory=dict)
+    thresholds: Sequence[float] = ()
 
     def cells(self) -> dict[str, object]:
         """What a table for people holds of it."""
@@ -50,7 +52,14 @@ class AnswerRow:
             if value is None or isinstance(value, str | float | int) or _is_texts(value)
         }
         inputs = {name: self.inputs[name] for name in self.shown if name in self.inputs}
-        return inputs | {_free_name(name, inputs): value for name, value in brief.items()}
+        return inputs | {_free_name(name, inputs): self._cell(value) for name, value in brief.items()}
+
+    def _cell(self, value: object) -> object:
+        """A value as a table for people holds it: a number as text where a table would round it beyond a threshold."""
+        if not isinstance(value, float) or not self.thresholds:
+            return value
+        rounded = round_digits(value, READABLE_DIGITS, self.thresholds)
+        return value if rounded == round_digits(value, READABLE_DIGITS) else str(rounded)
 
 
 class AnswerWriter(Protocol):
@@ -82,7 +91,9 @@ class _Fields:
     def of(self, row: AnswerRow) -> dict[str, object]:
         """One row's fields; an answer's field that is called as a column of the input is renamed."""
         inputs: dict[str, Any] = {name: None if _is_nan(value) else value for name, value in row.inputs.items()}
-        answer: dict[str, Any] = {name: _rounded(value, self._digits) for name, value in row.answer.items()}
+        answer: dict[str, Any] = {
+            name: _rounded(value, self._digits, row.thresholds) for name, value in row.answer.items()
+        }
         if self._is_flat:
             try:
                 inputs, answer = flat_cells(inputs), flat_cells(answer)
@@ -234,15 +245,15 @@ def _free_name(name: str, taken: Mapping[str, object]) -> str:
     return name
 
 
-def _rounded(value: object, digits: int | None) -> object:
-    """A value whose numbers have no more significant digits than say something."""
+def _rounded(value: object, digits: int | None, thresholds: Sequence[float]) -> object:
+    """A value whose numbers have no more significant digits than say something; see `round_digits`."""
     if digits is None:
         return value
     if isinstance(value, float):
-        return round_digits(value, digits)
+        return round_digits(value, digits, thresholds)
     if isinstance(value, Mapping):
-        return {name: _rounded(item, digits) for name, item in value.items()}
-    return [_rounded(item, digits) for item in value] if isinstance(value, list | tuple) else value
+        return {name: _rounded(item, digits, thresholds) for name, item in value.items()}
+    return [_rounded(item, digits, thresholds) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _is_nan(value: object) -> bool:

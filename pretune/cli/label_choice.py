@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ class LabelChoice:
         below: predictions without a label.
         total: all predictions.
         is_own: the threshold is the model's own.
+        thresholds: all by which labels are given, in ascending order: the threshold, or those of each label.
         task: what messages begin with, where there are several tasks.
     """
 
@@ -30,6 +32,7 @@ class LabelChoice:
     below: int = 0
     total: int = 0
     is_own: bool = False
+    thresholds: tuple[float, ...] = ()
     task: str = ""
 
     def __post_init__(self) -> None:
@@ -43,7 +46,10 @@ class LabelChoice:
         own = getattr(task.config, "threshold", None)
         is_own = self.threshold is None and isinstance(own, float) and hasattr(task.config, "abstain")
         name = f"{task.name}: " if is_named else ""
-        return replace(self, threshold=own if is_own else self.threshold, is_own=is_own, task=name)
+        threshold = own if is_own else self.threshold
+        of_labels: Mapping[str, float] = getattr(task, "thresholds", {})
+        thresholds = tuple(sorted(of_labels.values())) if threshold is None else (threshold,)
+        return replace(self, threshold=threshold, is_own=is_own, thresholds=thresholds, task=name)
 
     def fields(self, prediction: object) -> dict[str, object]:
         """The fields of a prediction.
@@ -98,3 +104,8 @@ class LabelChoice:
         elif self.threshold is not None:
             text = f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}"
             session.say(self.task + text)
+
+
+def thresholds_of(choices: Iterable[LabelChoice]) -> list[float]:
+    """The thresholds by which any of several tasks gives labels, in ascending order."""
+    return sorted({threshold for choice in choices for threshold in choice.thresholds})

@@ -24,7 +24,7 @@ from pretune.cli.inputs import (
     second_hint,
     split_texts,
 )
-from pretune.cli.label_choice import LabelChoice
+from pretune.cli.label_choice import LabelChoice, thresholds_of
 from pretune.cli.loading import OfBase, OfStep, digits_of, unknown_said_once, written
 from pretune.cli.outputs import check_output
 from pretune.cli.prompting import NO_PROMPT, ByPrompt, Prompting
@@ -125,7 +125,7 @@ def _predict_tasks(
     fields = list({column.name: column for column in columns if column.required}.values())
     read = [name for column in fields for name in (column.name, *column.alternatives)]
     say_columns(session, rows.input, config, [*read, rows.id], second_hint(columns))
-    inputs = RowInputs(fields, config, rows)
+    inputs, thresholds = RowInputs(fields, config, rows), thresholds_of(choices)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
             predictions = [
@@ -133,7 +133,7 @@ def _predict_tasks(
             ]
             for record, *answers in zip(part, *predictions, strict=True):
                 answer, brief = _answer(uses, answers, choices)
-                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
+                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief, thresholds))
     for each in choices:
         each.say(session)
 
@@ -217,7 +217,8 @@ class _ByRow:
                         uses[None] = _TaskUse.of(loaded.using(None), task, self.flags, None, truncate)
                         choices[None] = self.choice.of(uses[None].task, is_named=False)
                     answer, brief = _answer([uses[name]], [prediction], [choices[name]])
-                    writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
+                    thresholds = choices[name].thresholds
+                    writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief, thresholds))
         for each in choices.values():
             each.say(session)
 
@@ -230,7 +231,10 @@ def _answer(
     briefs = [use.task.brief(prediction) for use, prediction in zip(uses, predictions, strict=True)]
     if len(uses) == 1:
         return fields[0], briefs[0]
-    shown = [AnswerRow({}, answer, (), brief).cells() for answer, brief in zip(fields, briefs, strict=True)]
+    shown = [
+        AnswerRow({}, answer, (), brief, choice.thresholds).cells()
+        for answer, brief, choice in zip(fields, briefs, choices, strict=True)
+    ]
     return {use.task.name: answer for use, answer in zip(uses, fields, strict=True)}, {
         f"{use.task.name} {name}": value
         for use, cells in zip(uses, shown, strict=True)

@@ -155,5 +155,5 @@ class ByPrompt:
             for part in [list(records)] if prompted.needs_all_texts else chunks(records):
                 for record, prediction in zip(part, prompted.predict(part), strict=True):
                     fields_of_answer = choice.fields(prediction)
-                    writer.write(AnswerRow(inputs.of(record), fields_of_answer, inputs.shown, {}))
+                    writer.write(AnswerRow(inputs.of(record), fields_of_answer, inputs.shown, {}, choice.thresholds))
         choice.say(session)

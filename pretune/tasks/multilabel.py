@@ -30,6 +30,7 @@ from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.tasks.shared.calibration import threshold_between
 from pretune.tasks.shared.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch
 from pretune.text.readers.records import Record
@@ -196,9 +197,14 @@ class Multilabel(SequenceTask[MultilabelExample, MultilabelPrediction]):
         mean = np.mean([list(answer["probabilities"].values()) for answer in answers], axis=0)
         return self._prediction(dict(zip(self.labels, mean.tolist(), strict=True)))
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The probability from which on each label is given."""
+        return {label: self.config.thresholds.get(label, _THRESHOLD) for label in self.labels}
+
     def _prediction(self, probabilities: dict[str, float]) -> MultilabelPrediction:
-        thresholds = self.config.thresholds
-        labels = [name for name, value in probabilities.items() if value >= thresholds.get(name, _THRESHOLD)]
+        thresholds = self.thresholds
+        labels = [name for name, value in probabilities.items() if value >= thresholds[name]]
         return {"labels": labels, "probabilities": probabilities}
 
     def calibrate(self, predictions: Sequence[MultilabelPrediction], examples: Sequence[MultilabelExample]) -> Config:
@@ -262,7 +268,8 @@ def best_threshold(probabilities: NDArray[np.floating], truth: NDArray[np.bool_]
     below = np.append(sorted_values[1:], 0.0)[taken]
     middles = (sorted_values[taken] + below) / 2.0
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return round(float(middles[best[np.abs(middles[best] - _THRESHOLD).argmin()]]), 6) if f1.max() > 0 else _THRESHOLD
+    chosen = best[np.abs(middles[best] - _THRESHOLD).argmin()]
+    return threshold_between(float(sorted_values[taken[chosen]]), float(below[chosen])) if f1.max() > 0 else _THRESHOLD
 
 
 def _count(examples: Sequence[MultilabelExample]) -> Counter[str]:

@@ -29,6 +29,7 @@ from pretune.loss import Term
 from pretune.nn.heads import SpanHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import name_samples, target
+from pretune.tasks.shared.calibration import threshold_between
 from pretune.tasks.shared.reading_answers import (
     KEPT,
     ReadingPrediction,
@@ -51,6 +52,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _ROWS = "reading/rows"  # the target that says where the tokens of the texts are
 _NO_ANSWER = -1
+_LESS_SURE = 0.02  # above the largest gap, where answers as unsure as any are given
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,13 +283,15 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         return {"answer": prediction["answer"], "probability": prediction["probability"]}
 
     def calibrate(self, predictions: Sequence[ReadingPrediction], examples: Sequence[ReadingExample]) -> Config:
-        """The threshold with the best mean F1, where texts may have no answer."""
+        """The threshold with the best mean F1, where texts may have no answer: halfway to the first that gets none."""
         if not self.config.no_answer or self.config.threshold is not None:
             return self.config
         gaps, scores = self._gaps(predictions, examples)
         best = find_threshold(gaps, scores, [bool(example.answers) for example in examples])
-        threshold = min(gaps, default=0.0) - 1.0 if best is None else best[0]
-        return self.config.model_copy(update={"threshold": threshold})
+        if best is None:
+            return self.config.model_copy(update={"threshold": min(gaps, default=0.0) - 1.0})
+        withheld = min((gap for gap in gaps if gap > best[0]), default=best[0] + _LESS_SURE)
+        return self.config.model_copy(update={"threshold": threshold_between(best[0], withheld)})
 
     def _gaps(
         self, predictions: Sequence[ReadingPrediction], examples: Sequence[ReadingExample]

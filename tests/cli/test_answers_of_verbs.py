@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -232,6 +233,23 @@ def test_a_threshold_leaves_labels_out_and_says_how_many(
     assert [label is None for label in labels] == [probability == least for probability in probabilities]
     assert ": 1 of 3" in captured.err
     assert "--threshold" in captured.err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_printed_agrees_with_what_was_decided(
+    models: dict[str, Path], terminal: pytest.CaptureFixture[str], precision: str
+) -> None:
+    """A probability of 0.89996 was printed as 0.9 beside no label, and the other way round."""
+    words = ["predict", str(models["predict"]), TEXTS[0], "--precision", precision, "--device", "cpu", "--no-allocator"]
+    probability = pretune.load(models["predict"], "cpu", precision).predict(TEXTS[0])["probability"]
+    for threshold in (probability, math.nextafter(probability, 1.0), round(probability, 4), round(probability, 6)):
+        terminal.readouterr()
+        assert main([*words, "--threshold", repr(threshold), "--quiet", "--json"]) == 0
+        (row,) = lines(terminal.readouterr().out)
+        assert (row["label"] is None) == (probability < threshold) == (row["probability"] < threshold)
+        assert main([*words, "--threshold", repr(threshold), "--quiet"]) == 0
+        shown = terminal.readouterr().out.splitlines()[1].removeprefix(TEXTS[0]).split()
+        assert (len(shown) == 1) == (float(shown[-1]) < threshold)
 
 
 def test_labels_that_do_not_exclude_each_other(

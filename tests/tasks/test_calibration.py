@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pretune.tasks.shared.calibration import (
     coverage_and_risk,
     fit_temperature,
     rescale,
+    threshold_between,
 )
 
 
@@ -63,6 +65,18 @@ def test_threshold_keeps_the_risk_and_answers_equals_alike() -> None:
     assert (coverage_and_risk(confidence, right, lower)[1] * count + 1) / (count + 1) > 0.1
     assert 0.1 < coverage < 0.6
     assert choose_threshold([0.9] * 8, [True] * 8, 0.1) is None  # too few to be sure of one in ten
+
+
+def test_no_held_out_text_stands_on_the_threshold() -> None:
+    """The last bits of its probability, which another number of threads changes, decided whether it had a label."""
+    confidence = [0.91234567] * 30 + [0.7] * 10
+    right = [True] * 30 + [False] * 10
+    assert choose_threshold(confidence, right, 0.1) == 0.8062
+    assert choose_threshold(confidence[:30], right[:30], 0.1) == 0.9078
+    assert threshold_between(0.5000002, 0.5000001) == 0.50000015
+    assert threshold_between(-1.0, 2.0) == 0.5
+    assert threshold_between(0.5, math.nextafter(0.5, 0.0)) == 0.5
+    assert threshold_between(1e-9, 0.0) == 5e-10
 
 
 def test_no_threshold_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:

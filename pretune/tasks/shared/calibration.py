@@ -14,9 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pretune.table import round_digits
+
 _log = logging.getLogger("pretune")
 _BINS = 15
 _BOUNDS = (-3.0, 3.0)  # of the logarithm of a temperature
+_LESS_SURE = 0.99  # of the least confidence, where answers as unsure as any are given
+_DIGITS = 4  # significant ones of a threshold, where they tell both of its sides apart
 Floats = NDArray[np.float64]
 
 
@@ -69,8 +73,24 @@ def rescale(probabilities: ArrayLike, temperature: float) -> Floats:
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
+def threshold_between(given: float, withheld: float) -> float:
+    """A number about halfway between the last score with which an answer is given and the first with which it is not.
+
+    What stood on one of them would be decided by the last bits of a score, which another number of threads, another
+    processor or another batch changes.
+
+    Returns:
+        a number that is neither, of few digits; where no number is between them, the one with which answers are given.
+    """
+    middle, (low, high) = (given + withheld) / 2.0, sorted((given, withheld))
+    numbers = (round_digits(middle, count) for count in range(_DIGITS, 18))
+    return next((number for number in numbers if low < number < high), given)
+
+
 def choose_threshold(confidence: Sequence[float], correct: Sequence[bool], risk: float) -> float | None:
     """The least confidence of an answer such that of the answers given at most a fraction is wrong.
+
+    The threshold is halfway between that confidence and the next lower one of a held-out example.
 
     One wrong answer more than there are is counted, as where conformal risk control bounds the expected risk
     (Angelopoulos et al. 2022, arXiv 2208.02814).
@@ -90,7 +110,10 @@ def choose_threshold(confidence: Sequence[float], correct: Sequence[bool], risk:
     answered = np.arange(1, len(order) + 1)
     is_last = np.append(ordered[1:] < ordered[:-1], True)  # equals are all answered, or none
     allowed = np.flatnonzero(((wrong + 1) / (answered + 1) <= risk) & is_last)
-    return float(ordered[allowed[-1]]) if len(allowed) else None
+    if not len(allowed):
+        return None
+    given, rest = float(ordered[allowed[-1]]), ordered[allowed[-1] + 1 :]
+    return threshold_between(given, float(rest[0]) if len(rest) else given * _LESS_SURE)
 
 
 def coverage_and_risk(confidence: ArrayLike, correct: ArrayLike, threshold: float) -> tuple[float, float]:
