@@ -13,7 +13,7 @@ from pretune.baselines.ngrams import Ngrams
 from pretune.cli import main
 from pretune.errors import DataError, UsageError
 from pretune.labels.choice import choose_next
-from pretune.labels.errors import find_errors
+from pretune.labels.errors import find_errors, wrong_chances
 from pretune.labels.features import describe_texts, out_of_fold
 from pretune.tasks.classification import ClassificationExample
 
@@ -68,12 +68,44 @@ def test_no_text_is_judged_by_what_learned_from_it_or_its_copy() -> None:
     assert (np.array(order)[leaking.argmax(axis=1)] == labels).mean() == 1
 
 
-def test_confident_learning_by_hand() -> None:
-    """The last is labelled `a` at 0.45, and `b` has 0.55, at least the mean of those labelled `b`."""
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.45, 0.55], [0.45, 0.55]])
-    errors = find_errors(probabilities, ["a", "a", "b", "b", "a"], ["a", "b"])
-    assert [(error.index, error.suggestion) for error in errors] == [(4, "b")]
-    assert (errors[0].probability, errors[0].suggestion_probability) == (0.45, 0.55)
+def test_an_unlikely_label_is_wrong_and_a_doubtful_one_is_not() -> None:
+    """Forty rows at 0.9 for the label that they have; the next has its own at 0.02, the last at 0.45."""
+    probabilities = np.array([[0.9, 0.1]] * 20 + [[0.1, 0.9]] * 20 + [[0.02, 0.98], [0.45, 0.55]])
+    errors = find_errors(probabilities, ["a"] * 20 + ["b"] * 20 + ["a", "a"], ["a", "b"])
+    assert [(error.index, error.suggestion) for error in errors] == [(40, "b")]
+    assert (errors[0].probability, errors[0].suggestion_probability) == (0.02, 0.98)
+
+
+@pytest.mark.parametrize("sure", [0.6, 0.9, 0.97, 0.999])
+def test_a_classifier_that_is_equally_sure_of_all_hides_no_error(sure: float) -> None:
+    """Half of all rows are below the mean of their label, by which confident learning judges: it lists seven of ten."""
+    truth = np.repeat(np.arange(20), 50)
+    given, planted = truth.copy(), np.arange(10) * 50
+    given[planted] = (truth[planted] + 5) % 20
+    probabilities = np.full((1000, 20), (1 - sure) / 19)
+    probabilities[np.arange(1000), truth] = sure
+    probabilities += np.random.default_rng(0).uniform(0, 0.1 * (1 - sure), probabilities.shape)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    names = [f"{n:02}" for n in range(20)]
+    errors = find_errors(probabilities, [names[n] for n in given], names)
+    assert sorted(error.index for error in errors) == planted.tolist()
+    assert [error.suggestion for error in errors] == [names[truth[error.index]] for error in errors]
+
+
+def test_chances_are_those_of_the_mixture_that_made_the_labels() -> None:
+    """Labels are drawn from a classifier's probabilities, and 15 % replaced: as many are expected as were."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 5)) * 3
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([rng.choice(5, p=row) for row in probabilities])
+    is_wrong = rng.random(4000) < 0.15
+    given = np.where(is_wrong, (truth + rng.integers(1, 5, 4000)) % 5, truth)
+    for told in (probabilities, probabilities**0.5 / (probabilities**0.5).sum(axis=1, keepdims=True)):
+        chances = wrong_chances(told, given)
+        assert abs(chances.sum() - is_wrong.sum()) < 0.2 * is_wrong.sum()
+        for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 1.0)):
+            part = (chances >= low) & (chances < high)
+            assert abs(chances[part].mean() - is_wrong[part].mean()) < 0.08
 
 
 def test_copies_with_different_labels_come_before_all() -> None:
