@@ -44,6 +44,9 @@ def build(parameters: Mapping[str, nn.Parameter], config: Config, dtype: torch.d
     """AdamW with fused kernels over two groups of parameters: those that decay and those that do not."""
     import torch
 
+    from pretune.optim.without_compiler import without_compiler
+
     del dtype  # it makes no matmuls
     groups = decay_groups(list(parameters.values()), config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    kind = without_compiler(torch.optim.AdamW)
+    return kind(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

@@ -44,8 +44,9 @@ def build(parameters: Mapping[str, nn.Parameter], config: Config, dtype: torch.d
     if not layers:
         return companion
     from pretune.optim.orthogonal import MuonWithAdamW
+    from pretune.optim.without_compiler import without_compiler
 
-    return MuonWithAdamW(
+    return without_compiler(MuonWithAdamW)(
         layers.values(),
         companion,
         lr=config.lr,

@@ -83,6 +83,8 @@ def both(fault: str, run_recipe: Recipe) -> tuple[list[int], list[str]]:
 def faults(store: Path, folder: Path) -> dict[str, Any]:
     """One run of two ranks for each fault."""
     pretrain(recipe(folder / "one", store, **over(1)))
+    if "torch._dynamo" in sys.modules:
+        raise SystemExit("a run imported torch's compiler, which takes a second; see pretune.optim.without_compiler")
     places = {fault: store.with_name("nowhere") if fault == "missing" else store for fault in FAULTS}
     return {fault: both(fault, recipe(folder / fault, place, **over(2))) for fault, place in places.items()}
 

@@ -24,6 +24,7 @@ from pretune.nn.backends import varlen
 from pretune.nn.band_plan import BandBucket, BandPlan, Spans, plan_bands
 from pretune.nn.call import AttentionCall
 from pretune.nn.dropout import Dice, dice, drop
+from pretune.nn.operators import operator
 from pretune.nn.scores import gradient_of_scores, probabilities
 from pretune.nn.spans import CacheSlots
 from pretune.nn.structure import Prefixed, SlidingWindow, Structure
@@ -258,7 +259,25 @@ def _add(total: Tensor, tile: _Tile, shared: int, weights: Tensor, rows: Tensor)
         total[tile.batch, :shared].baddbmm_(weights[:, :shared], rows)
 
 
-@torch.library.custom_op("pretune::ragged_band", mutates_args=())
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.numbers = inputs[7:]
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = ragged_band_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.numbers)
+    return (*grads, *[None] * 11)
+
+
+def _shapes(query: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+def _shapes_of_gradients(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+@operator("pretune::ragged_band", _shapes, _differentiate, _save)
 def ragged_band(
     query: Tensor,
     key: Tensor,
@@ -292,12 +311,7 @@ def ragged_band(
     return _forward(_Runs(query, key, value), _spans(query_offsets, key_offsets, used), words, numbers)
 
 
-@ragged_band.register_fake
-def _(query: Tensor, *_: Any) -> Tensor:
-    return query.new_empty(query.shape)
-
-
-@torch.library.custom_op("pretune::ragged_band_backward", mutates_args=())
+@operator("pretune::ragged_band_backward", _shapes_of_gradients)
 def ragged_band_backward(
     grad: Tensor,
     query: Tensor,
@@ -320,21 +334,3 @@ def ragged_band_backward(
     spans = _spans(query_offsets, key_offsets, used)
     dq, dk, dv = _backward(grad, _Runs(query, key, value), spans, words, numbers)
     return dq, dk, dv
-
-
-@ragged_band_backward.register_fake
-def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:7])
-    ctx.numbers = inputs[7:]
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = ragged_band_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.numbers)
-    return (*grads, *[None] * 11)
-
-
-ragged_band.register_autograd(_differentiate, setup_context=_save)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
+from pretune.nn.operators import operator
 from pretune.nn.spans import CacheSlots, EqualLengthGroup, covers, grouped, groups_of, heads_of
 from pretune.nn.structure import CAUSAL, Bidirectional, Causal
 
@@ -135,7 +136,27 @@ def _mass_dtype(query: Tensor) -> torch.dtype:
     return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
-@torch.library.custom_op("pretune::ragged_flash", mutates_args=())
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, query_offsets, key_offsets, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, *output, query_offsets, key_offsets)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _mass: Tensor) -> tuple[Tensor | None, ...]:
+    grads = ragged_flash_backward(grad.contiguous(), *ctx.saved_tensors, ctx.causal, ctx.scale)
+    return (*grads, None, None, None, None)
+
+
+def _shapes(
+    query: Tensor, key: Tensor, value: Tensor, query_offsets: Tensor, key_offsets: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=_mass_dtype(query))
+
+
+def _shapes_of_gradients(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+@operator("pretune::ragged_flash", _shapes, _differentiate, _save)
 def ragged_flash(
     query: Tensor,
     key: Tensor,
@@ -155,14 +176,7 @@ def ragged_flash(
     return _run(query, key, value, groups, causal, scale)
 
 
-@ragged_flash.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, query_offsets: Tensor, key_offsets: Tensor, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    return query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=_mass_dtype(query))
-
-
-@torch.library.custom_op("pretune::ragged_flash_backward", mutates_args=())
+@operator("pretune::ragged_flash_backward", _shapes_of_gradients)
 def ragged_flash_backward(
     grad: Tensor,
     query: Tensor,
@@ -203,32 +217,3 @@ def ragged_flash_backward(
         for target, part, (start, length, count) in zip(grads, parts, (q_span, k_span, k_span), strict=True):
             target[start : start + length * count] = _flat(part)
     return grads[0], grads[1], grads[2]
-
-
-@ragged_flash_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    mass: Tensor,
-    query_offsets: Tensor,
-    key_offsets: Tensor,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, query_offsets, key_offsets, ctx.causal, ctx.scale = inputs
-    ctx.save_for_backward(query, key, value, *output, query_offsets, key_offsets)
-
-
-def _differentiate(ctx: Any, grad: Tensor, _mass: Tensor) -> tuple[Tensor | None, ...]:
-    grads = ragged_flash_backward(grad.contiguous(), *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return (*grads, None, None, None, None)
-
-
-ragged_flash.register_autograd(_differentiate, setup_context=_save)

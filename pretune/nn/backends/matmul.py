@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pretune.nn.buckets import Bucket, gather, plan_buckets, scatter
 from pretune.nn.call import AttentionCall
+from pretune.nn.operators import operator
 from pretune.nn.scores import gradient_of_scores, probabilities
 from pretune.nn.structure import Bidirectional, Causal
 
@@ -224,7 +225,36 @@ def _bounds(queries: Tensor, keys: Tensor) -> tuple[tuple[int, ...], tuple[int, 
     return (known if queries is keys else tuple(queries.tolist())), known
 
 
-@torch.library.custom_op("pretune::ragged_matmul", mutates_args=())
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # else autograd makes zeros of the probabilities' size
+    query, key, value, query_offsets, key_offsets, ctx.causal, ctx.scale, _ = inputs
+    ctx.save_for_backward(query, key, value, output[1], query_offsets, key_offsets)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _probabilities: Tensor) -> tuple[Tensor | None, ...]:
+    grads = ragged_matmul_backward(grad.contiguous(), *ctx.saved_tensors, ctx.causal, ctx.scale)
+    return (*grads, None, None, None, None, None)
+
+
+def _shapes(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    causal: bool,
+    scale: float,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    size = torch.library.get_ctx().new_dynamic_size() if keep else 0
+    return query.new_empty(query.shape), query.new_empty(size)
+
+
+def _shapes_of_gradients(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+
+
+@operator("pretune::ragged_matmul", _shapes, _differentiate, _save)
 def ragged_matmul(
     query: Tensor,
     key: Tensor,
@@ -247,22 +277,7 @@ def ragged_matmul(
     return _forward(query, key, value, _bounds(query_offsets, key_offsets), causal, scale, keep)
 
 
-@ragged_matmul.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_offsets: Tensor,
-    key_offsets: Tensor,
-    causal: bool,
-    scale: float,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    size = torch.library.get_ctx().new_dynamic_size() if keep else 0
-    return query.new_empty(query.shape), query.new_empty(size)
-
-
-@torch.library.custom_op("pretune::ragged_matmul_backward", mutates_args=())
+@operator("pretune::ragged_matmul_backward", _shapes_of_gradients)
 def ragged_matmul_backward(
     grad: Tensor,
     query: Tensor,
@@ -277,32 +292,3 @@ def ragged_matmul_backward(
     """Gradients of `ragged_matmul`. Shape: as its inputs."""
     bounds = _bounds(query_offsets, key_offsets)
     return _backward(grad, query, key, value, probabilities, bounds, causal, scale)
-
-
-@ragged_matmul_backward.register_fake
-def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    probabilities: Tensor,
-    query_offsets: Tensor,
-    key_offsets: Tensor,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # else autograd makes zeros of the probabilities' size
-    query, key, value, query_offsets, key_offsets, ctx.causal, ctx.scale, _ = inputs
-    ctx.save_for_backward(query, key, value, output[1], query_offsets, key_offsets)
-
-
-def _differentiate(ctx: Any, grad: Tensor, _probabilities: Tensor) -> tuple[Tensor | None, ...]:
-    grads = ragged_matmul_backward(grad.contiguous(), *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return (*grads, None, None, None, None, None)
-
-
-ragged_matmul.register_autograd(_differentiate, setup_context=_save)
