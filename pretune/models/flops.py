@@ -26,6 +26,8 @@ from pretune.nn.stack import Stack
 
 Passes = Callable[[LanguageModel, Batch], Sequence[tuple[TrainableModel, Batch]]]
 """Which models a step calls on which batches, from the model and the micro-batch."""
+Bricks = list[tuple[str, nn.Module]]
+"""What of a layer counts operations, by name."""
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -49,10 +51,14 @@ def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
     return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
 
 
-def _weighted_flops(stack: Stack, times: Sequence[int], length: int, source: int = 0) -> float:
-    """Counts the operations of a stack, each layer's as often as it says."""
-    layers = zip(stack.in_order, times, strict=True) if length else ()
-    return sum(count * block_flops(block, length, length, source) for block, count in layers if count)
+def _weighted_flops(layers: Sequence[tuple[Bricks, int]], length: int, source: int = 0) -> float:
+    """Counts the operations of a stack's layers, each as often as it says."""
+    return sum(count * bricks_flops(bricks, length, length, source) for bricks, count in layers) if length else 0.0
+
+
+def _layers(stack: Stack, times: Sequence[int]) -> list[tuple[Bricks, int]]:
+    """Lists the bricks of the layers that count, and how often each does."""
+    return [(counted_bricks(block), count) for block, count in zip(stack.in_order, times, strict=True) if count]
 
 
 def encoder_flops(model: LanguageModel, length: int) -> float:
@@ -66,17 +72,32 @@ def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> f
     Args:
         source: tokens of the encoder's sequence that a decoder's layer looks at.
     """
-    total = 0.0
-    inside = ""  # of an attention, which counts its own projections
+    return bricks_flops(counted_bricks(block), queries, keys, source)
+
+
+def counted_bricks(block: nn.Module) -> Bricks:
+    """Lists the attentions of a layer, which count their own projections, and the linear maps outside of them."""
+    out: Bricks = []
+    inside = ""
     for name, module in named_bricks(block):
         if inside and name.startswith(inside):
             continue
-        if isinstance(module, Attention):
-            total += module.flops(queries, source, cross=True) if name == "cross" else module.flops(queries, keys)
+        if isinstance(module, Attention | RelativeAttention):
             inside = f"{name}."
-        elif isinstance(module, RelativeAttention):
+        elif not isinstance(module, ProjectionBrick | nn.Linear):
+            continue
+        out.append((name, module))
+    return out
+
+
+def bricks_flops(bricks: Bricks, queries: int, keys: int, source: int = 0) -> float:
+    """Counts the operations of the bricks of one layer; see `block_flops`."""
+    total = 0.0
+    for name, module in bricks:
+        if isinstance(module, Attention) and name == "cross":
+            total += module.flops(queries, source, cross=True)
+        elif isinstance(module, Attention | RelativeAttention):
             total += module.flops(queries, keys)
-            inside = f"{name}."
         else:
             total += _flops(module, queries)
     return total
@@ -139,13 +160,13 @@ class _Pass:
         elif boundary is not None:
             fixed = len(own) if boundary.place == "body" else boundary.layer
             own[:fixed], encoder = [below] * fixed, [below] * len(encoder)
-        self._stack = lru_cache(maxsize=65536)(partial(_weighted_flops, model.stack, own))
+        self._stack = lru_cache(maxsize=65536)(partial(_weighted_flops, _layers(model.stack, own)))
         last = model.stack.in_order[-1] if model.stack.order else nn.Identity()
-        self._last = lru_cache(maxsize=65536)(partial(block_flops, last))
+        self._last = lru_cache(maxsize=65536)(partial(bricks_flops, counted_bricks(last)))
         self._times = own[-1] if own else 0
         self._encoder = None
         if isinstance(model, EncoderDecoder):
-            self._encoder = lru_cache(maxsize=65536)(partial(_weighted_flops, model.encoder.stack, encoder))
+            self._encoder = lru_cache(maxsize=65536)(partial(_weighted_flops, _layers(model.encoder.stack, encoder)))
 
     def __call__(self, batch: Batch) -> float:
         """Counts one micro-batch."""

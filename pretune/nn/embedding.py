@@ -13,7 +13,16 @@ from pretune.nn.tuned import with_layout
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
-class Learned(nn.Embedding):
+class LearnedTable(nn.Embedding):
+    """`nn.Embedding` that draws nothing where it has no memory (on the meta device), which took most of a build."""
+
+    def reset_parameters(self) -> None:
+        """Draws a normal table."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+class Learned(LearnedTable):
     """Learned vectors of positions.
 
     Args:
@@ -103,7 +112,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.word: VocabularyBrick = word or Vocabulary(vocabulary, width)
         self.position = position
-        self.segment = nn.Embedding(segments, width) if segments else None
+        self.segment = LearnedTable(segments, width) if segments else None
         self.norm = norm or nn.Identity()
         self.dropout = Dropout(dropout)
         self.project = project

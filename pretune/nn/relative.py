@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pretune.nn.embedding import LearnedTable
+
 
 class RelativeBias(nn.Module):
     """Adds a learned number to the scores; one table serves all layers of a stack.
@@ -23,7 +25,7 @@ class RelativeBias(nn.Module):
 
     def __init__(self, heads: int, buckets: int, max_distance: int, *, both: bool) -> None:
         super().__init__()
-        self.table = nn.Embedding(buckets, heads)
+        self.table = LearnedTable(buckets, heads)
         self.max_distance = max_distance
         self.both = both
 

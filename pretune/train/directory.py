@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -304,11 +305,17 @@ def _sweep(path: Path) -> None:
                 shutil.rmtree(entry)
 
 
+@cache
+def _version(package: str) -> str:
+    """The version of an installed package, whose metadata takes a millisecond to read."""
+    return metadata.version(package)
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, for the record. No process is started: it would inherit the lock until it runs."""
     return {
-        "pretune": metadata.version("pretune"),
-        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")},
+        "pretune": _version("pretune"),
+        "versions": {name: _version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")},
         "python": platform.python_version(),
         "git": _git(Path.cwd()),
         "machine": {

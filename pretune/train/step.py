@@ -272,14 +272,15 @@ class TrainStep:
         return [[int(n) for n in sample] for batch in bad or batches for sample in batch.samples]
 
 
-def _set_frozen_to_eval(module: nn.Module) -> None:
-    """Sets parts to evaluation that have weights of which none learns."""
+def _set_frozen_to_eval(module: nn.Module) -> set[bool]:
+    """Sets parts to evaluation that have weights of which none learns; whether weights of the module learn."""
+    learns = {parameter.requires_grad for parameter in module._parameters.values() if parameter is not None}
     for child in module.children():
-        learns = [parameter.requires_grad for parameter in child.parameters()]
-        if any(learns):
-            _set_frozen_to_eval(child)
-        elif learns:
+        child_learns = _set_frozen_to_eval(child)
+        if child_learns == {False}:
             child.eval()
+        learns |= child_learns
+    return learns
 
 
 def _add(into: dict[str, Tensor], name: str, value: Tensor) -> None:
