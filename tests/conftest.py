@@ -30,6 +30,18 @@ gc.disable()  # until all is collected, which makes a million objects that stay
 _peaks: dict[tuple[object, ...], float] = {}
 
 
+def _fsync(handle: int) -> None:
+    """A run syncs a hundred times, for a millisecond or more each, so that it is whole after a power loss: not here.
+
+    `tests/drill/test_power_loss.py` and tests that record calls hold that files are synced, and when; an error of the
+    handle is still one. Processes that tests start sync.
+    """
+    os.fstat(handle)
+
+
+os.fsync = _fsync
+
+
 def pytest_collection_finish() -> None:
     """Modules that tests write, and write again within a second, are compiled each time; what is there now stays."""
     sys.dont_write_bytecode = True
