@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainkit import lines, recipe, replaced, shas, stop_at
+from trainkit import SHAPE, lines, recipe, replaced, shas, stop_at
 
 from pretune.batch import Batch
 from pretune.errors import DivergenceError
@@ -103,7 +103,7 @@ def poisoned(store: Path, output: Path, policy: str, **over: Any) -> Recipe:
         "checkpoint": {"every": 100, "keep": 1},
         "evaluation": {"samples": 0},
         "optimizer": {"lr": 1e-3},
-        "model": {"overrides": {"hidden_dropout_prob": 0.0}},
+        "model": {"family": "bert", "size": "tiny", "overrides": {**SHAPE, "hidden_dropout_prob": 0.0}},
         "objective": {"mlm": 1.0},
         "max_skipped": 0.5,
         "track": {"every": 1, "progress": "plain", "report": False},
