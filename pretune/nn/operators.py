@@ -7,11 +7,10 @@ of each process that trains or predicts) and goes through it in every call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -20,7 +19,7 @@ def operator(
     shapes: Callable[..., object],
     backward: Callable[..., object] | None = None,
     save: Callable[..., None] | None = None,
-) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+) -> Callable[[Callable[..., _T]], Callable[..., _T]]:
     """Registers a function of tensors and numbers that changes none of its arguments.
 
     Args:
@@ -31,14 +30,14 @@ def operator(
         save: puts into the context what `backward` needs, from the arguments and the results.
     """
 
-    def register(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    def register(function: Callable[..., _T]) -> Callable[..., _T]:
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(name, "CompositeExplicitAutograd", function)
         torch.library.register_fake(name, shapes)
         torch.library.register_autograd(name, backward or _refuse(name), setup_context=save)
         namespace, _, own = name.partition("::")
-        return cast(Callable[_P, _T], getattr(getattr(torch.ops, namespace), own).default)
+        return cast(Callable[..., _T], getattr(getattr(torch.ops, namespace), own).default)
 
     return register
 

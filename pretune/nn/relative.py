@@ -25,7 +25,7 @@ class RelativeBias(nn.Module):
 
     def __init__(self, heads: int, buckets: int, max_distance: int, *, both: bool) -> None:
         super().__init__()
-        self.table = LearnedTable(buckets, heads)
+        self.table: nn.Embedding = LearnedTable(buckets, heads)
         self.max_distance = max_distance
         self.both = both
 
