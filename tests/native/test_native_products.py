@@ -93,17 +93,36 @@ def test_activations_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None
             )
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_not_a_number_stays_so_in_its_row_alone(format: Format) -> None:
-    matrix, _ = random_matrix(format, 40, 64)
-    x = torch.randn(5, 64)
+def test_what_is_not_a_number_stays_so_in_its_row_alone(
+    format: Format, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETUNE_ISA", variant)
+    native.reload()
+    matrix, _ = random_matrix(format, 40, 224)
+    x = torch.randn(5, 224)
     product = native.PackedProduct(matrix)
     clean = product(x)
-    for value in (float("nan"), float("inf")):
-        x[2, 7] = value
-        y = product(x)
-        assert not y[2].isfinite().any()
-        assert torch.equal(y[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for column in (7, 100, 130, 223):  # groups are rounded by four, and the last ones alone
+            spoilt = x.clone()
+            spoilt[2, column] = value
+            y = product(spoilt)
+            assert not y[2].isfinite().any()
+            assert torch.equal(y[[0, 1, 3, 4]], clean[[0, 1, 3, 4]])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_instruction_set_rounds_activations_alike(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of zeros, of numbers too small to divide by, of halves between two whole numbers: to the bit."""
+    x = torch.randn(7, 224) * torch.logspace(-30, 30, 7)[:, None]
+    x[0], x[1, 32:96], x[2] = 0, 1e-39, torch.arange(-112, 112) + 0.5
+    x[2, ::32] = 127
+    monkeypatch.setenv("PRETUNE_ISA", variant)
+    native.reload()
+    matrix = Matrix("int8", {"values": torch.eye(224, dtype=torch.int8), "scale": torch.ones(224)}, 224, 224)
+    assert torch.equal(native.PackedProduct(matrix)(x), round_inputs(x, "int8"))
 
 
 def test_extreme_bytes_do_not_saturate(monkeypatch: pytest.MonkeyPatch) -> None:

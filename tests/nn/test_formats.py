@@ -136,6 +136,7 @@ def test_inputs_are_rounded_by_groups_of_their_own() -> None:
     assert float(error[1, 32:].max()) < 0.03
     assert float(error[[0, 2, 3]].max()) < 0.03
     assert torch.equal(round_inputs(x[2:3]), rounded[2:3])  # whatever stands beside it
+    assert not round_inputs(torch.full((1, 32), 1e-39)).any()  # not infinite
 
 
 @pytest.mark.parametrize(

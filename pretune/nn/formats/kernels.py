@@ -31,6 +31,7 @@ ACTIVATIONS: Mapping[Activation, step.Activation] = {
 """What kernels call the activations that they compute."""
 
 _INPUT_GROUP = 32
+_SMALLEST = 1e-30  # largest number of a group that is not rounded to zeros: of smaller ones the inverse is infinite
 _MANY = 64  # rows from which oneDNN's bf16 matmul with rows that are dequantised first is faster than exact sums in C
 _FEW = 8  # rows up to which torch's kernels for packed rows are faster than that
 
@@ -42,8 +43,9 @@ class _Round(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, highest: int) -> Tensor:
         count = -(-x.shape[-1] // _INPUT_GROUP)
         groups = F.pad(x.float(), (0, -x.shape[-1] % _INPUT_GROUP)).reshape(*x.shape[:-1], count, _INPUT_GROUP)
-        scale = groups.abs().amax(-1, keepdim=True) / highest
-        levels = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
+        largest = groups.abs().amax(-1, keepdim=True)
+        scale = largest / highest
+        levels = (groups * torch.where(largest < _SMALLEST, 0.0, 1 / scale)).round()
         rounded: Tensor = (levels * scale).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
         return rounded
 
