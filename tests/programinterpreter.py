@@ -61,6 +61,7 @@ class Interpreter:
         width = self.program.operations[-1].source.width
         all_scores = torch.stack(every).float() if every else torch.zeros(0, 1)
         values, ids = all_scores.sort(dim=1, descending=True, stable=True)
+        ids[~all_scores.isfinite().all(dim=1)] = -1
         return step.StepResult(
             ids[:, :top],
             values[:, :top],

@@ -265,8 +265,7 @@ class _PromptBatch:
             rows = list(range(len(live)))
             while rows:
                 at = [first[row] + right[row] for row in rows]
-                fits = logits if len(at) == len(logits) else logits[at]
-                chosen = self._choose(fits, [live[row] for row in rows], prompts, generated, draws)
+                chosen = self._choose(logits, at, [live[row] for row in rows], prompts, generated, draws)
                 unsure, rows = rows, []
                 for row, token in zip(unsure, chosen, strict=True):
                     n = live[row]
@@ -286,7 +285,7 @@ class _PromptBatch:
             if 0 < len(stay) < len(live):
                 self.session.select(torch.tensor(stay, device=logits.device))
             live = [live[row] for row in stay]
-            guesses = [lookups[n].guess(self.limits[n] - len(generated[n]) - 1) for n in live]
+            guesses = self._guess([lookups[n] for n in live], [self.limits[n] - len(generated[n]) - 1 for n in live])
             if any(guesses):
                 logits = self.session.feed_runs(
                     [[generated[n][-1], *guess] for n, guess in zip(live, guesses, strict=True)]
@@ -308,15 +307,42 @@ class _PromptBatch:
         before = [p.begun if self.session.start is None else [*p.read, *p.begun] for p in prompts]
         return [PromptLookup.of(tokens, limit) for tokens in before]
 
+    def _guess(self, lookups: Sequence[PromptLookup], useful: Sequence[int]) -> list[list[int]]:
+        """The guesses of a step: as many tokens for all texts together as for one alone.
+
+        Args:
+            useful: tokens that each text may still get from guesses.
+        """
+        left = max((lookup.limit for lookup in lookups), default=0)
+        guesses: list[list[int]] = []
+        for lookup, most in zip(lookups, useful, strict=True):
+            guesses.append(lookup.guess(min(most, left // (len(lookups) - len(guesses)))))
+            left -= len(guesses[-1])
+        return guesses
+
     def _choose(
         self,
         logits: Tensor,
+        at: Sequence[int],
         texts: list[int],
         prompts: Sequence[Prompt],
         generated: Sequence[list[int]],
         draws: Sequence[Draw],
     ) -> list[int]:
-        """The next token of some texts. Shape: logits: (N, V)."""
+        """The next token of some texts.
+
+        Args:
+            at: the row of each.
+
+        Shape:
+            logits: (rows, V)
+        """
+        best = self.session.best
+        if best is not None and not self.config.temperature and self.processor.changes_nothing:
+            chosen = [best[row] for row in at]
+            if min(chosen) >= 0:
+                return chosen
+        logits = logits if len(at) == len(logits) else logits[at]
         self.check(logits, texts)
         written = [generated[n] for n in texts]
         logits = self.processor(logits, [prompts[n] for n in texts], written, [self.limits[n] for n in texts])

@@ -37,8 +37,9 @@ class GenerateConfig(Config):
         early_stopping: beam search ends as soon as `beams` hypotheses are finished; `never` ends it only when none can
             become better.
         n_best: number of the best texts of beam search that are given with their scores; 1 gives the best alone.
-        lookup: at most this many tokens are guessed in a step, from what came before, and kept where the model chooses
-            them too, so that the text is the same; 0: none; None: 16 where decoding by kernels makes it exact.
+        lookup: at most this many tokens are guessed in a step, of all texts together, from what came before, and kept
+            where the model chooses them too, so that the texts are the same; 0: none; None: 16 where decoding by
+            kernels makes it exact.
         stop: texts that end the continuation, and are not part of it, wherever token borders fall.
         ends: tokens that end a text, beside those that the model's files or the tokenizer name.
         seed: key of the sampling; the same seed and prompt give the same text, alone or in a batch.

@@ -44,6 +44,22 @@ class LogitsProcessor:
     constraints: GenerationConstraints
     ends: frozenset[int]
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether scores stay as they are, whatever was written."""
+        return not self._reads_history and self.constraints == GenerationConstraints()
+
+    @property
+    def _reads_history(self) -> bool:
+        config = self.config
+        return bool(
+            config.repetition_penalty != 1
+            or config.no_repeat_ngram_size
+            or config.prompt_no_repeat_ngram_size
+            or config.min_length
+            or config.min_new_tokens
+        )
+
     def __call__(
         self, scores: Tensor, prompts: Sequence[Prompt], texts: Sequence[Sequence[int]], limits: Sequence[int]
     ) -> Tensor:
@@ -57,9 +73,7 @@ class LogitsProcessor:
         Shape:
             scores: (N, V) logits or log probabilities; prompts, texts, limits: N; return: (N, V)
         """
-        config = self.config
-        needs_history = config.repetition_penalty != 1 or config.no_repeat_ngram_size
-        if needs_history or config.prompt_no_repeat_ngram_size or config.min_length or config.min_new_tokens:
+        if self._reads_history:
             scores = scores.clone()
             for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
                 self._change(scores[row], prompt, text)

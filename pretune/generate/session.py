@@ -18,6 +18,7 @@ from pretune.batch import Batch, Layout, ragged
 from pretune.errors import UsageError
 from pretune.generate.native_steps import NativeSteps, native_model
 from pretune.models.model import LanguageModel
+from pretune.native.program import StepResult
 from pretune.nn.grouped import Parts
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import find_language_head
@@ -61,6 +62,8 @@ class DecodingSession:
 
     Attributes:
         start: the token with which the decoder of an encoder-decoder begins; None where prompts are continued.
+        best: the token with the largest logit, for each row of the logits that were given last; -1 where one of them is
+            not finite, and None where torch computed them.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class DecodingSession:
         self._heads: Mapping[int, VocabularyHead] = {} if adapters is None else adapters.heads
         self._cache.group = None if adapters is None else adapters.group
         self.start = _decoder_start(model)
+        self.best: list[int] | None = None
         self._vocabulary = vocabulary
         self._device = model.device
         self._is_bf16 = is_bf16(model)
@@ -101,7 +105,7 @@ class DecodingSession:
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
         if self._native is not None:
-            return self._native.read(prompts, self.start).scores
+            return self._scores(self._native.read(prompts, self.start))
         if self.start is not None:
             tokens = torch.full((len(prompts),), self.start, device=self._device)
             source = ragged(prompts)
@@ -113,20 +117,20 @@ class DecodingSession:
     def feed(self, tokens: Tensor) -> Tensor:
         """Feeds one more token for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
         if self._native is not None:
-            return self._native.step([[token] for token in tokens.tolist()]).scores
+            return self._scores(self._native.step([[token] for token in tokens.tolist()]))
         return self._forward(tokens, [1] * len(tokens))
 
     def extend(self, runs: Sequence[Sequence[int]]) -> Tensor:
         """Feeds several more tokens for each row. Shape: return: (N, V) fp32 logits of the token after each run."""
         if self._native is not None:
-            return self._native.step(runs).scores
+            return self._scores(self._native.step(runs))
         tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
         return self._forward(tokens, [len(run) for run in runs])
 
     def feed_runs(self, runs: Sequence[Sequence[int]]) -> Tensor:
         """Feeds several more tokens for each row. Shape: return: (sum of the runs' lengths, V) fp32 logits."""
         if self._native is not None:
-            return self._native.step(runs, all_rows=True).scores
+            return self._scores(self._native.step(runs, all_rows=True))
         tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
         return self._forward(tokens, [len(run) for run in runs], all_rows=True)
 
@@ -141,6 +145,11 @@ class DecodingSession:
         else:
             with torch.inference_mode():
                 self._cache.reorder(rows)
+
+    def _scores(self, result: StepResult) -> Tensor:
+        """The logits that kernels gave. Shape: return: (N, V)."""
+        self.best = result.ids[:, 0].tolist()
+        return result.scores
 
     def _forward(
         self, tokens: Tensor, lengths: list[int], source: Batch | None = None, *, all_rows: bool = False

@@ -342,7 +342,8 @@ class StepResult:
     """What a call of a program gives for the M rows that were wanted, in the order of the call.
 
     Attributes:
-        ids: the best tokens, by falling score and then by rising id. Shape: (M, k) int64
+        ids: the best tokens, by falling score and then by rising id; -1 where a score of the row is not finite.
+            Shape: (M, k) int64
         values: their scores. Shape: (M, k) fp32
         log_sum: the logarithm of the sum of exp(score) over the vocabulary; score - log_sum is a log probability.
             Shape: (M,) fp32

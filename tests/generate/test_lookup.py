@@ -44,7 +44,7 @@ class Counter:
     """Counts the steps of sessions, and the tokens that they are fed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.steps = self.guesses = 0
+        self.steps = self.guesses = self.most = 0
         feed, feed_runs = DecodingSession.feed, DecodingSession.feed_runs
 
         def one(session: DecodingSession, tokens: torch.Tensor) -> torch.Tensor:
@@ -54,6 +54,7 @@ class Counter:
         def several(session: DecodingSession, runs: list[list[int]]) -> torch.Tensor:
             self.steps += 1
             self.guesses += sum(len(run) - 1 for run in runs)
+            self.most = max(self.most, sum(len(run) - 1 for run in runs))
             return feed_runs(session, runs)
 
         monkeypatch.setattr(DecodingSession, "feed", one)
@@ -97,6 +98,7 @@ def test_a_text_is_that_without_guesses(
     counter = Counter(monkeypatch)
     assert texts(model, prompts(), lookup=lookup, **options) == want
     assert counter.guesses or "no_repeat_ngram_size" in options, "the control: there were guesses"
+    assert counter.most <= lookup, "in a step, of all texts together"
     assert [texts(model, [run], lookup=lookup, **options)[0] for run in prompts()] == want
 
 

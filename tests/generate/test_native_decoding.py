@@ -81,6 +81,7 @@ def test_logits_are_the_same_alone_and_among_others(
     third = together.feed_runs([more[1:3].tolist() for more in later]).view(len(runs), 2, -1)
     together.select(torch.tensor([6, 1, 3]))
     fourth = together.feed(torch.tensor([int(later[n][3]) for n in (6, 1, 3)]))
+    assert together.best == fourth.argmax(1).tolist()
     for n, (run, more) in enumerate(zip(runs, later, strict=True)):
         alone = native_session(derived, 1)
         assert torch.equal(alone.read([run])[0], first[n])

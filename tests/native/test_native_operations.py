@@ -260,7 +260,7 @@ def test_stale_numbers_in_pages_are_not_read() -> None:
         assert torch.equal(torch.stack(rows), clean)
 
 
-def test_equal_scores_are_ordered_by_id_and_nan_is_no_token() -> None:
+def test_equal_scores_are_ordered_by_id_and_none_is_the_best_where_one_is_not_finite() -> None:
     matrix, _ = random_matrix("fp32", 300, 32)
     matrix.tensors["values"].zero_()
     bias = torch.zeros(300)
@@ -274,10 +274,13 @@ def test_equal_scores_are_ordered_by_id_and_nan_is_no_token() -> None:
         result = executor.run(cache, [0], [slot], wanted=[0], top=top)
         assert result.ids[0, : min(top, 6)].tolist() == [5, 70, 299, 0, 1, 2][:top]
         assert sorted(result.ids[0].tolist()) == sorted(set(result.ids[0].tolist()))
-    program.operations[0].vocabulary.tensors["values"][0, 0] = torch.nan  # type: ignore[union-attr]
-    result = native.Executor(program).run(cache, [0], [slot], wanted=[0], top=2)
-    assert result.ids.tolist() == [[-1, -1]]
-    assert result.values.isnan().all()
+    for place, value in ((7, torch.inf), (299, -torch.inf), (290, torch.nan)):
+        spoilt = bias.clone()
+        spoilt[place] = value
+        program = Program((32,), (Embed(matrix, source), Scores(matrix, spoilt, source)), CacheShape(1, 1, 4))
+        result = native.Executor(program).run(cache, [0], [slot], wanted=[0], top=2)
+        assert result.ids.tolist() == [[-1, -1]]
+        assert result.values.isnan().all()
 
 
 def test_what_does_not_fit_is_refused() -> None:
