@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pretune.native.memory import Arena
 from pretune.native.program import CacheShape
 
 PAGE = 16
@@ -179,7 +180,8 @@ class PagedCache:
             bytes_each = 4 * self._size
             count = max(1, min(max(len(self._views), _FIRST // bytes_each), _CHUNK // bytes_each))
             first = len(self._views)
-            self._views += torch.zeros(count, self._size).unbind()  # in pages of 2 MB a token at 900 takes 1.06x
+            memory = Arena([count * bytes_each]).take(count * bytes_each).view(torch.float32)
+            self._views += memory.view(count, self._size).unbind()
             self._uses += [0] * count
             self._free = list(range(first + count - 1, first - 1, -1))
         page = self._free.pop()

@@ -1,4 +1,4 @@
-"""Memory for weights, in pages of 2 MB where the system has them.
+"""Memory for weights, and for keys and values, in pages of 2 MB where the system has them.
 
 A token reads all weights once. In pages of 4 KB the processor looks up an address every 100 ns: GPT-2 small in bf16
 takes 10.4 to 17 CPU ms a token so, and 8.9 in pages of 2 MB (`python -m benchmarks native_products`).
@@ -26,7 +26,7 @@ def prefer_huge_pages(memory: Tensor) -> Tensor:
 
 
 class Arena:
-    """One piece of memory for many weights, each at the beginning of a cache line.
+    """One piece of memory for many tensors, each at the beginning of a cache line. What is in it at first is any.
 
     Args:
         sizes: in bytes, of all that will be taken.
