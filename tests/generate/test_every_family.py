@@ -10,6 +10,7 @@ import parity
 import pytest
 import torch
 import transformers as hf
+from generationkit import written_once
 from numpy.typing import NDArray
 from tinymodels import byte_tokenizer
 
@@ -119,6 +120,10 @@ def prompts() -> list[NDArray[np.int64]]:
 
 def reference(model: Any, runs: list[NDArray[np.int64]], **options: object) -> list[list[int]]:
     """What `transformers` writes for one prompt after the other."""
+    return written_once(_reference, model, runs, options)
+
+
+def _reference(model: Any, runs: list[NDArray[np.int64]], options: dict[str, object]) -> list[list[int]]:
     out = []
     for run in runs:
         both = model.config.is_encoder_decoder

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from generationkit import written_once
 from numpy.typing import NDArray
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
@@ -56,6 +57,12 @@ def reference(
     model: transformers.GPT2LMHeadModel, prompts: list[NDArray[np.int64]], **options: object
 ) -> list[list[int]]:
     """What `transformers` generates for a batch, padded on the left; cut after the end token."""
+    return written_once(_reference, model, prompts, options)
+
+
+def _reference(
+    model: transformers.GPT2LMHeadModel, prompts: list[NDArray[np.int64]], options: dict[str, object]
+) -> list[list[int]]:
     max_length = max(map(len, prompts))
     ids = torch.zeros(len(prompts), max_length, dtype=torch.long)
     mask = torch.zeros_like(ids)
