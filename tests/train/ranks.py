@@ -7,6 +7,7 @@ codes and errors of two ranks, in the folder `NAME-two`, and a run of a single p
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainkit import home_recipe, recipe
+from trainkit import home_recipe, measure_peak_once, recipe
 
 from pretune.errors import PretuneError
 from pretune.train.recipe import Recipe
@@ -57,6 +58,7 @@ def rank(number: int, fault: str, run_recipe: Recipe) -> int:
 
 def both(fault: str, run_recipe: Recipe) -> tuple[list[int], list[str]]:
     """Exit codes (negative: signals) and standard errors."""
+    importlib.import_module("torch._dynamo")  # as `DistributedDataParallel` has it: here, so that no rank pays for it
     output = Path(run_recipe.output)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,6 +102,7 @@ def objectives(store: Path, folder: Path, names: list[str]) -> dict[str, Any]:
 
 def main(store: Path, folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
+    measure_peak_once()
     print(json.dumps(objectives(store, folder, list(names)) if names else faults(store, folder)))
 
 

@@ -6,17 +6,20 @@ folder, and what befalls it. Prints JSON: for each job the exit codes, standard 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
+from trainkit import make_store, measure_peak_once, recipe
 
 from pretune.config import validate
 from pretune.errors import PretuneError
@@ -104,6 +107,10 @@ def run(jobs: list[dict[str, Any]], messages: Path) -> dict[str, Any]:
 
 def main(jobs: Path) -> None:
     torch.set_num_threads(1)
+    measure_peak_once()
+    importlib.import_module("torch._dynamo")  # as `DistributedDataParallel` has it
+    with tempfile.TemporaryDirectory() as warm:  # here, so that no rank pays for what torch does once
+        pretrain(recipe(Path(warm) / "run", make_store(Path(warm)), budget={"steps": 2}))
     tree = json.loads(jobs.read_text())
     print(json.dumps({name: run(ranks, jobs.parent) for name, ranks in tree.items()}))
 

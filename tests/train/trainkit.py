@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import tokenizers
 from pretune.config import merge, validate
 from pretune.find import find_class
 from pretune.objectives.objective import Objective
+from pretune.runtime import precision
 from pretune.seals import sealed_json
 from pretune.text.store.manifest import FORMAT, MANIFEST, VERSION
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -195,6 +197,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
 def run_ranks(store: Path, folder: Path, *names: str) -> dict[str, Any]:
     """What `ranks.py` prints, in a process of its own."""
     return run_script("ranks.py", store, folder, *names)
+
+
+def measure_peak_once() -> None:
+    """Has runs of this process and of its forks measure the speed of a large matmul once, as `conftest.py` has."""
+    precision.measure = cache(precision.measure)
 
 
 def run_script(name: str, *arguments: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainkit import clm_recipe, recipe, shas, untimed
+from trainkit import clm_recipe, measure_peak_once, recipe, shas, untimed
 
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
@@ -77,6 +77,7 @@ def series(store: Path, folder: Path, make: Any, kills: int, chance: random.Rand
 
 def main(store: Path, folder: Path, kills: int, seed: int) -> None:
     torch.set_num_threads(1)
+    measure_peak_once()
     chance = random.Random(seed)
     kinds = {"mlm": recipe, "clm": clm_recipe}
     print(json.dumps({name: series(store, folder / name, make, kills, chance) for name, make in kinds.items()}))
