@@ -28,6 +28,7 @@ settings.load_profile("any machine")  # no test hangs on how long it takes
 gc.disable()  # until all is collected, which makes a million objects that stay
 
 _peaks: dict[tuple[object, ...], float] = {}
+_drawn = {"whole": False}
 
 
 def _fsync(handle: int) -> None:
@@ -43,11 +44,70 @@ os.fsync = _fsync
 
 
 def pytest_collection_finish() -> None:
-    """Modules that tests write, and write again within a second, are compiled each time; what is there now stays."""
+    """Modules that tests write, and write again within a second, are compiled each time; what is there now stays.
+
+    What is replaced here is so for fixtures of modules and sessions too.
+    """
     sys.dont_write_bytecode = True
+    _read_in_this_process()
+    _measure_once()
+    _draw_where_wanted()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of the page of a run have its charts whole, and those that are marked `charts`."""
+    of_the_page = "report" in (item.path.parent.name, *item.path.stem.split("_"))
+    _drawn["whole"] = of_the_page or item.get_closest_marker("charts") is not None
+
+
+def _read_in_this_process() -> None:
+    """`export` has `transformers` read its result in a process of its own, which takes seconds: here it is this one.
+
+    `tests/interop/test_foreign_reader.py` starts that process too.
+    """
+    from pretune.interop import foreign_reader
+
+    def run(folder: Path, question: Path, reply: Path) -> str:
+        from pretune.interop.transformers_script import main
+
+        main(str(folder), str(question), str(reply))
+        return ""
+
+    foreign_reader.run_script = run
+
+
+def _measure_once() -> None:
+    """Each run measures the speed of a large matmul, which is as long as the ten steps of a tiny model: here, once.
+
+    `tests/runtime/test_precision.py` measures it.
+    """
+    from pretune.runtime import precision
+
+    measure = precision.measure
+
+    def known(device: Any, name: str, *seconds: float) -> float:
+        key = (str(device), name, *seconds)
+        if key not in _peaks:
+            _peaks[key] = measure(device, name, *seconds)
+        return _peaks[key]
+
+    precision.measure = known
+
+
+def _draw_where_wanted() -> None:
+    """The page of each run has four charts and more, a fifth of a second each to lay out and write: here, an empty one.
+
+    What is in them is plotted all the same.
+    """
+    from pretune.report import charts
+
+    render = charts._render
+    charts._render = lambda figure: render(figure) if _drawn["whole"] else '<svg width="1pt" height="1pt"></svg>'
 
 
 @pytest.fixture(scope="session")
@@ -86,54 +146,3 @@ def own_voice() -> None:
         log = logging.getLogger(name)
         log.setLevel(logging.NOTSET)
         log.handlers = []
-
-
-@pytest.fixture(autouse=True)
-def reader_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`export` has `transformers` read its result in a process of its own, which takes seconds: here it is this one.
-
-    `tests/interop/test_foreign_reader.py` starts that process too.
-    """
-    reader = sys.modules.get("pretune.interop.foreign_reader")
-    if reader is None:
-        return
-
-    def run(folder: Path, question: Path, reply: Path) -> str:
-        from pretune.interop.transformers_script import main
-
-        main(str(folder), str(question), str(reply))
-        return ""
-
-    monkeypatch.setattr(reader, "run_script", run)
-
-
-@pytest.fixture(autouse=True)
-def peak_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each run measures the speed of a large matmul, which is as long as the ten steps of a tiny model: here, once.
-
-    `tests/runtime/test_precision.py` measures it.
-    """
-    precision = sys.modules.get("pretune.runtime.precision")
-    if precision is None:
-        return
-    measure = precision.measure
-
-    def known(device: Any, name: str, *seconds: float) -> float:
-        key = (str(device), name, *seconds)
-        if key not in _peaks:
-            _peaks[key] = measure(device, name, *seconds)
-        return _peaks[key]
-
-    monkeypatch.setattr(precision, "measure", known)
-
-
-@pytest.fixture(autouse=True)
-def charts_without_layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page of each run has four charts and more, a fifth of a second each to lay out and write: here, an empty one.
-
-    What is in them is plotted all the same. Tests of the page have them whole, and those that are marked `charts`.
-    """
-    charts = sys.modules.get("pretune.report.charts")
-    of_the_page = "report" in (request.path.parent.name, *request.path.stem.split("_"))
-    if charts is not None and not of_the_page and request.node.get_closest_marker("charts") is None:
-        monkeypatch.setattr(charts, "_render", lambda figure: '<svg width="1pt" height="1pt"></svg>')
