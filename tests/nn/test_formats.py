@@ -29,6 +29,7 @@ from pretune.nn.formats.format import (
 from pretune.nn.formats.kernels import round_inputs
 from pretune.nn.formats.levels import LevelFormat
 from pretune.nn.formats.rounded_matmul import rounded_matmul
+from pretune.nn.packed import packable
 
 ALL = ["bf16", "int8", "q4_0", "q8_0"]
 LLAMA = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}
@@ -232,3 +233,18 @@ def test_products_in_use_are_those_of_the_values_by_any_kernel(name: str, inputs
     assert torch.equal(twice(x), 2 * product(x))
     if kernels and inputs != "exact":  # the same alone and among others
         assert torch.equal(product(x[5:6]), product(x)[5:6])
+
+
+def test_few_rows_in_fp32_are_multiplied_as_those_in_bf16_where_matmuls_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary reads rows in fp32; its matrix of a model in bf16 is not dequantised for each token."""
+    monkeypatch.setattr(native, "available", lambda: False)
+    if not packable(torch.empty(0, dtype=torch.bfloat16)):
+        pytest.skip("torch has no fast product in bf16 here")
+    format = find_format("q8_0")
+    product, x = format.product(pack(format, matrix(80, 96)), None, None, "exact"), torch.randn(2, 96)
+    expected = product(x.bfloat16())
+    monkeypatch.setattr("pretune.nn.formats.rounded_matmul.rounded_matmul", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(product(x), expected)
+    with pytest.raises(TypeError):
+        product(x)  # the control

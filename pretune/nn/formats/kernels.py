@@ -110,7 +110,9 @@ class Kernels:
             if self._inputs != "exact":
                 return self._rounding(x)
             return None if half and len(x) > _MANY else self._exact(x)
-        if not half or len(x) > _FEW or self._torch is None:
+        if torch.is_autocast_enabled("cpu"):  # a vocabulary's rows are in fp32, and its matmul in bf16 with all others
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        if x.dtype != torch.bfloat16 or len(x) > _FEW or self._torch is None:
             return None
         y = self._torch(round_inputs(x, self._inputs))
         return y if self._bias is None else y + self._bias.to(y.dtype)
