@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pretune.evaluate.sources import source_use
+from pretune.models.model import LanguageModel
 from pretune.tasks.task import Task
 from pretune.train.components import TrainComponents
 
@@ -22,7 +23,15 @@ def warn_of_ignored_source(components: TrainComponents) -> list[str]:
             warnings.append(
                 f"task {task.name!r} does not look at what it reads: the loss of the validation answers is "
                 f"{use.own:.3f} a token behind their own sources and {use.exchanged:.3f} behind those of others; train "
-                "longer (budget.epochs), lower optimizer.lr or lengthen schedule.warmup, and see that sources and "
-                "targets of the data belong together"
+                f"longer (budget.epochs), lower optimizer.lr{larger_weights(components.model)} or lengthen "
+                "schedule.warmup, and see that sources and targets of the data belong together"
             )
     return warnings
+
+
+def larger_weights(model: LanguageModel) -> str:
+    """A remedy for a model built anew with small weights: what its attention to the source adds is small then too."""
+    std, usual = getattr(model.config, "init_std", None), model.width**-0.5
+    if model.loaded is not None or std is None or std >= usual / 2:
+        return ""
+    return f", begin with larger weights (model.overrides.init_std {usual:.2g})"

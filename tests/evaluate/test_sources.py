@@ -14,8 +14,10 @@ import pretune
 from pretune.evaluate.engine import encode_examples
 from pretune.evaluate.sources import SourceUse, exchange, source_use
 from pretune.interop.huggingface import load_model
+from pretune.models import build
 from pretune.tasks.generation import Generation
 from pretune.text.samples.rows import Encoded
+from pretune.train.ignored_source import larger_weights
 
 
 def row(tokens: str, answer: str = "x") -> Encoded:
@@ -94,3 +96,13 @@ def test_a_run_says_that_its_model_does_not_look_at_the_source(
     pretune.finetune(model=str(tmp_path / "model"), task="generation", output=output, **data, **settings)
     said = capsys.readouterr().err
     assert ("warning: task 'generation' does not look at what it reads" in said) is not follows, said[-400:]
+
+
+def test_larger_weights_are_a_remedy_of_small_ones_that_were_drawn(tmp_path: Path) -> None:
+    """Of a width of 128; what files hold was not drawn here, and GPT-2's field has another name."""
+    small = build("marian", "tiny", [], {"vocab_size": 60, "init_std": 0.02}, allocate=False)
+    assert larger_weights(small) == ", begin with larger weights (model.overrides.init_std 0.088)"
+    assert larger_weights(build("marian", "tiny", [], {"vocab_size": 60, "init_std": 0.08}, allocate=False)) == ""
+    assert larger_weights(build("gpt2", "tiny", [], {"vocab_size": 60}, allocate=False)) == ""
+    MODELS["bart"](tmp_path / "model")
+    assert larger_weights(load_model(tmp_path / "model")) == ""
