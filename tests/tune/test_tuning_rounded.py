@@ -229,7 +229,6 @@ def test_the_command_line_fine_tunes_a_rounded_model(base: Path, tmp_path: Path)
     assert not (tmp_path / "full").exists()
 
 
-@pytest.mark.usefixtures("reader_in_this_process")
 def test_a_plain_folder_is_rounded_when_it_is_loaded(base: Path, tmp_path: Path) -> None:
     plain = pretune.load(base / "gpt2", precision="fp32")
     for name, precision in (("q8_0", "fp32"), ("q4_0", "bf16"), ("int8", "fp32")):
