@@ -12,11 +12,28 @@ from numpy.typing import NDArray
 from pretune.evaluate.embed import embed_texts
 from pretune.evaluate.rerank import Reranker
 from pretune.evaluate.sparse import SparseEmbedder
-from pretune.generate.generate import greedy_tokens
+from pretune.generate.defaults import resolve_options
+from pretune.generate.generate import generate
+from pretune.generate.session import add_special_tokens
 from pretune.interop.cross_encoder import encoder_class
 from pretune.interop.foreign_reader import Uses
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
+
+
+def greedy_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int
+) -> list[tuple[list[int], list[int]]]:
+    """What the model reads of each prompt, and the tokens that it writes greedily, the end token included.
+
+    Raises:
+        DataError: the model's files ask for something that is not built.
+    """
+    encoded = tokenizer.encode_batch(prompts)
+    read = add_special_tokens(model, tokenizer, encoded)
+    config = resolve_options(model, {"max_new_tokens": new_tokens, "temperature": 0.0, "beams": 1})
+    texts = generate(model, tokenizer, encoded, config)
+    return [(ids.tolist(), text.tokens) for ids, text in zip(read, texts, strict=True)]
 
 
 def embed_as_files_say(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -21,8 +21,8 @@ from torch import Tensor
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
-from pretune.generate.defaults import end_tokens, resolve_options, stated_constraints
-from pretune.generate.lookup import LOOKUP, PromptLookup
+from pretune.generate.defaults import end_tokens, stated_constraints
+from pretune.generate.lookup import LOOKUP, PromptLookup, guess_for_all
 from pretune.generate.native_steps import bytes_to_pack
 from pretune.generate.options import Candidate, Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
@@ -285,7 +285,7 @@ class _PromptBatch:
             if 0 < len(stay) < len(live):
                 self.session.select(torch.tensor(stay, device=logits.device))
             live = [live[row] for row in stay]
-            guesses = self._guess([lookups[n] for n in live], [self.limits[n] - len(generated[n]) - 1 for n in live])
+            guesses = guess_for_all([lookups[n] for n in live], [self.limits[n] - len(generated[n]) - 1 for n in live])
             if any(guesses):
                 logits = self.session.feed_runs(
                     [[generated[n][-1], *guess] for n, guess in zip(live, guesses, strict=True)]
@@ -306,19 +306,6 @@ class _PromptBatch:
             limit = 0
         before = [p.begun if self.session.start is None else [*p.read, *p.begun] for p in prompts]
         return [PromptLookup.of(tokens, limit) for tokens in before]
-
-    def _guess(self, lookups: Sequence[PromptLookup], useful: Sequence[int]) -> list[list[int]]:
-        """The guesses of a step: as many tokens for all texts together as for one alone.
-
-        Args:
-            useful: tokens that each text may still get from guesses.
-        """
-        left = max((lookup.limit for lookup in lookups), default=0)
-        guesses: list[list[int]] = []
-        for lookup, most in zip(lookups, useful, strict=True):
-            guesses.append(lookup.guess(min(most, left // (len(lookups) - len(guesses)))))
-            left -= len(guesses[-1])
-        return guesses
 
     def _choose(
         self,
@@ -407,18 +394,3 @@ class _PromptBatch:
             text.push(last)
             text.finish()
         return text
-
-
-def greedy_tokens(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int
-) -> list[tuple[list[int], list[int]]]:
-    """What the model reads of each prompt, and the tokens that it writes greedily, the end token included.
-
-    Raises:
-        DataError: the model's files ask for something that is not built.
-    """
-    encoded = tokenizer.encode_batch(prompts)
-    read = add_special_tokens(model, tokenizer, encoded)
-    config = resolve_options(model, {"max_new_tokens": new_tokens, "temperature": 0.0, "beams": 1})
-    texts = generate(model, tokenizer, encoded, config)
-    return [(ids.tolist(), text.tokens) for ids, text in zip(read, texts, strict=True)]

@@ -108,3 +108,18 @@ class PromptLookup:
             trust.size, trust.wait = max(right, first), 0
         else:
             trust.size, trust.pause, trust.wait = first, trust.wait, min(2 * trust.wait + 1, _MAX_PAUSE)
+
+
+def guess_for_all(lookups: Sequence[PromptLookup], useful: Sequence[int]) -> list[list[int]]:
+    """The guesses of a step: as many tokens for all texts together as for one alone.
+
+    Args:
+        lookups: of the texts.
+        useful: tokens that each text may still get from guesses.
+    """
+    left = max((lookup.limit for lookup in lookups), default=0)
+    guesses: list[list[int]] = []
+    for lookup, most in zip(lookups, useful, strict=True):
+        guesses.append(lookup.guess(min(most, left // (len(lookups) - len(guesses)))))
+        left -= len(guesses[-1])
+    return guesses
