@@ -1,3 +1,3 @@
 """Optimizers, one per file: `Config` and `build(parameters, config, dtype)`; and the schedule."""
 
-SHARED_MODULES = ("optimizer", "orthogonal", "rates", "schedule")
+SHARED_MODULES = ("optimizer", "orthogonal", "rates", "schedule", "without_compiler")
