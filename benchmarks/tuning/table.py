@@ -67,6 +67,7 @@ def table(tree: Mapping[str, Any]) -> str:
         row = [_score(own.get(name)) for name in sets]
         lines.append(_line([method, f"{share:.2%}", *row, distance(known, method)]))
     notes = [f"- {name}, {method}: ranks {_ranks(cell)}" for (name, method), cell in known.items() if cell.ranks]
+    notes += [f"- {name}: {_records(tree, name)} training records" for name in sets]
     failed = [f"- failed: {key}: {run['error']}" for key, run in tree["runs"].items() if "error" in run]
     return "\n".join([*lines, *(["", *notes, *failed] if notes or failed else [])])
 
@@ -75,6 +76,13 @@ def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
     """A page with the table and the chart of each machine behind its marker; as it is where nothing was measured."""
     head = page[: page.index(MARKER) + len(MARKER)]
     return "\n\n".join([head, *(_section(tree) for tree in trees if cells(tree))]) + "\n"
+
+
+def _records(tree: Mapping[str, Any], name: str) -> str:
+    """How many records of a set were trained on; several numbers where runs differ."""
+    runs = tree["runs"].values()
+    counts = {run["train"] for run in runs if run["set"] == name and "score" in run and not run["develop"]}
+    return ", ".join(f"{count:,}" for count in sorted(counts))
 
 
 def chart_name(tree: Mapping[str, Any]) -> str:

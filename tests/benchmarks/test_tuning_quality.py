@@ -32,7 +32,8 @@ def pretend(order: Order, minutes: float, module: str) -> dict[str, Any]:
     score = 80 + 1e4 * order.rate + order.seed - (METHODS[order.method].curve != "full")
     ranks = {"a": 1, "b": 3} if "adalora" in order.method else {}
     learned = 1000 if order.method == "full" else 10
-    return {"score": score, "learned_below_heads": learned, "parameters": 1000, "ranks": ranks, "train_seconds": 1.0}
+    sizes = {"train": 600, "learned_below_heads": learned, "parameters": 1000}
+    return {"score": score, **sizes, "ranks": ranks, "train_seconds": 1.0}
 
 
 def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +53,7 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
     assert "| full | 100.00% | 83.5 ± 0.7 (0.0003) | +0.00 |" in text
     assert "| adalora-all-2 | 1.00% | 82.5 ± 0.7 (0.0003) | -1.00 |" in text
     assert "- sst2, adalora-all-2: ranks 1 .. 3, 4 in all at 2 places" in text
+    assert "- sst2: 600 training records" in text
     assert "diverged" in text
     table.draw(tree, tmp_path / "tuning.svg")
     page = table.with_tables(f"Text.\n\n{table.MARKER}\n\nold\n", [tree, {"runs": {}}])
