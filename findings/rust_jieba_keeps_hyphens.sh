@@ -3,9 +3,8 @@
 #
 # Guess, written first: rjieba is jieba in Rust with the same dictionary, and gives the same words.
 # Seen with rjieba 0.2.2 and jieba 0.42.1: Chinese words are the same in all examples here, but what is joined by hyphens
-# or full stops is one word in rjieba (GPT-4, 2023-01-05, 10.4.5, a.b) and several in jieba. In 176 of 2,500 lines of a
-# Chinese web corpus the words differ. A model that was pretrained on the words of one gets `[UNK]` or other pieces from
-# the other: RoFormer was pretrained with jieba, and `RoFormerTokenizer` of transformers 5 cuts by rjieba.
+# or full stops is one word in rjieba (GPT-4, 10.4.5, 5-302) and several in jieba. A model that was pretrained on the
+# words of one gets `[UNK]` or other pieces from the other, and `RoFormerTokenizer` of transformers 5 cuts by rjieba.
 # For pretune: words are jieba's (`text/tokenizer/segmenter.py`, `search/tokenizations/jieba.py`).
 set -euo pipefail
 folder=$(mktemp -d)

@@ -6,9 +6,9 @@
 # Seen with minijinja 3.1.0 and jinja2 3.1.6: three renderings of one tool. jinja2's own filter sorts the keys and
 # escapes marks and Chinese; transformers replaces it by one that keeps the order and escapes nothing; minijinja keeps
 # the order and Chinese, and escapes the marks. So a description with `<city>` or `it's` reads `\u003ccity\u003e` to the
-# model there, which no training text had. Large and small numbers differ too: 1e20 and 1e-7 are written out. All
-# else that templates use was equal in forty expressions tried.
-# For pretune: templates are rendered as by transformers (tasks/chat); keep the four marks out of what describes tools
+# model there, which no training text had. Large and small numbers differ too: 1e20 and 1e-7 are written out. Texts with
+# `%` and the filter `wordcount` are errors there, which are at least seen.
+# For pretune: templates are rendered as by transformers (`text/chat/environment.py`); keep the four marks out of what describes tools
 # where a model is served by another renderer.
 set -euo pipefail
 folder=$(mktemp -d)
