@@ -60,10 +60,10 @@ def read(*records: dict[str, object], **columns: str) -> list[RankingExample]:
     return read_examples(task({**COLUMNS, **columns}), list(records))
 
 
-def train(folder: Path, **fields: Any) -> Path:
+def train(folder: Path, *, steps: int = 60, **fields: Any) -> Path:
     save_bert(folder / "bert", WORDS)
     data = {"train": pairs(), "validation": pairs(), "data": {"length": 24, "columns": COLUMNS}}
-    settings = {key: value for key, value in FIELDS.items() if key != "length"}
+    settings = {key: value for key, value in FIELDS.items() if key != "length"} | {"steps": steps}
     pretune.finetune(
         model=str(folder / "bert"), task={"reranking": fields}, output=str(folder / "run"), **data, **settings
     )
@@ -306,7 +306,7 @@ class Half(RankingLoss):
 
 def test_a_loss_of_ones_own_trains(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text(OWN_LOSS)
-    run = train(tmp_path, loss=str(tmp_path / "half.py"), random_negatives=0)
+    run = train(tmp_path, steps=200, loss=str(tmp_path / "half.py"), random_negatives=0)
     model = pretune.load(run, device="cpu", precision="fp32")
     queries, passages, labels = zip(*((p["query"], p["passage"], p["label"]) for p in pairs()), strict=True)
     scores = [answer["score"] for answer in model.predict([*queries], [*passages])]
