@@ -1,4 +1,4 @@
-"""Bases of our own, for sets that no published model here is for: a Chinese BERT and an English GPT-2."""
+"""Bases of our own, for sets that no published model here is for: a Chinese ModernBERT and an English GPT-2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _RECIPES: Mapping[str, Mapping[str, Any]] = {
     "zh": {
         "files": ("zh/CLUECorpusSmall_sampled.txt", "zh/peoples-daily-199801-plain.txt", "zh/sanguo-novel.txt"),
         "kind": "wordpiece",
-        "family": "bert",
+        "family": "modernbert",
         "objective": {"mlm": 1.0},
-        "overrides": {"num_hidden_layers": 6, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+        "overrides": {},
+        "fields": {"length": 128, "start_length": 32, "length_warmup": 0.6, "optimizer": "muon", "lr": 6e-3},
     },
     "decoder": {
         "files": (
@@ -29,6 +30,7 @@ _RECIPES: Mapping[str, Mapping[str, Any]] = {
         "family": "gpt2",
         "objective": {"clm": 1.0},
         "overrides": {"n_layer": 6, "n_embd": 256, "n_head": 4, "n_positions": 512},
+        "fields": {"length": 256, "lr": 1e-3},
     },
 }
 
@@ -60,9 +62,8 @@ def base(name: str, folder: Path, minutes: float) -> Path:
         model={"family": recipe["family"], "size": "mini", "overrides": dict(recipe["overrides"])},
         objective=dict(recipe["objective"]),
         stores=[str(own / "store")],
-        length=256 if name == "decoder" else 128,
         batch=32,
-        lr=1e-3,
+        **recipe["fields"],
         minutes=minutes,
         output=str(run),
         track={"report": False},

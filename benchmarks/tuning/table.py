@@ -40,12 +40,17 @@ class Cell:
 
 
 def cells(tree: Mapping[str, Any]) -> dict[tuple[str, str], Cell]:
-    """By set and method, what was measured on test records."""
+    """By set with its number of training records, and method, what was measured on test records."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in tree["runs"].values():
         if "score" in run and not run["develop"]:
-            groups.setdefault((run["set"], run["method"]), []).append(run)
+            groups.setdefault((f"{run['set']}, {run['train']:,}", run["method"]), []).append(run)
     return {key: _cell(runs) for key, runs in groups.items()}
+
+
+def _sets(known: Mapping[tuple[str, str], Cell]) -> list[str]:
+    """The sets of these cells, in the order of `NAMES`."""
+    return sorted({name for name, _ in known}, key=lambda name: (NAMES.index(name.partition(",")[0]), name))
 
 
 def _cell(runs: Sequence[Mapping[str, Any]]) -> Cell:
@@ -58,7 +63,7 @@ def _cell(runs: Sequence[Mapping[str, Any]]) -> Cell:
 def table(tree: Mapping[str, Any]) -> str:
     """A row for each method, a column for each set, and the mean distance to full fine-tuning over the sets of both."""
     known = cells(tree)
-    sets = [name for name in NAMES if any(key[0] == name for key in known)]
+    sets = _sets(known)
     methods = [name for name in METHODS if any(key[1] == name for key in known)]
     lines = [_line(["method", "trained below the heads", *sets, "mean - full"]), _line(["---"] * (len(sets) + 3))]
     for method in methods:
@@ -67,7 +72,6 @@ def table(tree: Mapping[str, Any]) -> str:
         row = [_score(own.get(name)) for name in sets]
         lines.append(_line([method, f"{share:.2%}", *row, distance(known, method)]))
     notes = [f"- {name}, {method}: ranks {_ranks(cell)}" for (name, method), cell in known.items() if cell.ranks]
-    notes += [f"- {name}: {_records(tree, name)} training records" for name in sets]
     failed = [f"- failed: {key}: {run['error']}" for key, run in tree["runs"].items() if "error" in run]
     return "\n".join([*lines, *(["", *notes, *failed] if notes or failed else [])])
 
@@ -76,13 +80,6 @@ def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
     """A page with the table and the chart of each machine behind its marker; as it is where nothing was measured."""
     head = page[: page.index(MARKER) + len(MARKER)]
     return "\n\n".join([head, *(_section(tree) for tree in trees if cells(tree))]) + "\n"
-
-
-def _records(tree: Mapping[str, Any], name: str) -> str:
-    """How many records of a set were trained on; several numbers where runs differ."""
-    runs = tree["runs"].values()
-    counts = {run["train"] for run in runs if run["set"] == name and "score" in run and not run["develop"]}
-    return ", ".join(f"{count:,}" for count in sorted(counts))
 
 
 def chart_name(tree: Mapping[str, Any]) -> str:
@@ -94,8 +91,8 @@ def _section(tree: Mapping[str, Any]) -> str:
     machine = tree["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, {machine['capability']}"
     what = (
-        f"On {where}, {tree['date']}: scores in percent on test records, mean and deviation over seeds, with the "
-        "chosen rate. The last column is the mean distance to `full` over sets."
+        f"On {where}, {tree['date']}: scores in percent on test records behind that many training records, mean and "
+        "deviation over seeds, with the chosen rate. The last column is the mean distance to `full` over sets."
     )
     return f"{what}\n\n{table(tree)}\n\n![Scores over trained parameters]({chart_name(tree)})"
 
@@ -128,7 +125,7 @@ def draw(tree: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     known = cells(tree)
-    sets = [name for name in NAMES if any(key[0] == name for key in known)]
+    sets = _sets(known)
     curves = list(dict.fromkeys(method.curve for method in METHODS.values()))
     figure = Figure(figsize=(4.2 * len(sets), 3.8), layout="constrained")
     panels: Any = figure.subplots(1, len(sets), squeeze=False)[0]

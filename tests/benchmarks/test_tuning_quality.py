@@ -52,8 +52,8 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
     text = table.table(tree)
     assert "| full | 100.00% | 83.5 ± 0.7 (0.0003) | +0.00 |" in text
     assert "| adalora-all-2 | 1.00% | 82.5 ± 0.7 (0.0003) | -1.00 |" in text
-    assert "- sst2, adalora-all-2: ranks 1 .. 3, 4 in all at 2 places" in text
-    assert "- sst2: 600 training records" in text
+    assert "| method | trained below the heads | sst2, 600 | mean - full |" in text
+    assert "- sst2, 600, adalora-all-2: ranks 1 .. 3, 4 in all at 2 places" in text
     assert "diverged" in text
     table.draw(tree, tmp_path / "tuning.svg")
     page = table.with_tables(f"Text.\n\n{table.MARKER}\n\nold\n", [tree, {"runs": {}}])
