@@ -52,7 +52,7 @@ class EncoderDecoder(LanguageModel):
         encoder: the other side.
         start: token with which the decoder's run begins.
         constraints: on what it generates.
-        std, residual_std, positions: as of every model.
+        std, place_stds, positions: as of every model.
     """
 
     def __init__(
@@ -67,12 +67,10 @@ class EncoderDecoder(LanguageModel):
         start: int,
         constraints: GenerationConstraints | None = None,
         std: float = 0.02,
-        residual_std: float | None = None,
+        place_stds: Mapping[str, float] | None = None,
         positions: int | None = None,
     ) -> None:
-        super().__init__(
-            family, config, embedding, stack, parts, std=std, residual_std=residual_std, positions=positions
-        )
+        super().__init__(family, config, embedding, stack, parts, std=std, place_stds=place_stds, positions=positions)
         self.encoder = encoder
         self.start = start
         self.constraints = constraints or GenerationConstraints()

@@ -5,7 +5,6 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch import nn
 from pretune.field_table import FieldTable, handed_on, no_effect
 from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
+from pretune.models.init import branch_ends
 from pretune.models.model import LanguageModel
 from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
@@ -113,9 +113,7 @@ def build(config: Config) -> LanguageModel:
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
     parts = HeadParts(config.n_embd, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
-    return LanguageModel(
-        "gpt2", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.n_layer)
-    )
+    return LanguageModel("gpt2", config, embedding, stack, parts, std=std, place_stds=branch_ends(std, config.n_layer))
 
 
 def _norm(config: Config) -> nn.LayerNorm:

@@ -7,7 +7,6 @@ Source: Brown et al. 2020 (arXiv 2005.14165), section 2.1 and table 2.1; Black e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import nn
 from pretune.field_table import FieldTable, no_effect
 from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
+from pretune.models.init import branch_ends
 from pretune.models.model import LanguageModel
 from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
@@ -147,7 +147,7 @@ def build(config: Config) -> LanguageModel:
     )
     std = config.initializer_range
     return LanguageModel(
-        "gpt3", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.num_layers)
+        "gpt3", config, embedding, stack, parts, std=std, place_stds=branch_ends(std, config.num_layers)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
@@ -21,15 +22,23 @@ class ModuleTree(Protocol):
 
 
 class Initialisable(ModuleTree, Protocol):
-    """A model that says how large its initial weights are.
+    """A model that says how large its initial weights are."""
 
-    Attributes:
-        std: standard deviation of matrices.
-        residual_std: of projections that end a residual branch.
+    def std_of(self, path: str) -> float:
+        """The standard deviation of the matrix at a path, such as `stack.blocks.0.attention.output`."""
+        ...
+
+
+def branch_ends(std: float, layers: int) -> dict[str, float]:
+    """Smaller weights, by place, where a residual branch ends: the sum of all branches then keeps its size.
+
+    Source: Radford et al. 2019, section 2.3.
+
+    Args:
+        std: of the other matrices.
+        layers: of the stack, each with two branches.
     """
-
-    std: float
-    residual_std: float
+    return dict.fromkeys(("attention.output", "feedforward.down"), std / math.sqrt(2 * layers))
 
 
 def initialise(model: Initialisable, seed: int, only: Callable[[str], bool] = lambda name: True) -> None:
@@ -46,19 +55,20 @@ def initialise(model: Initialisable, seed: int, only: Callable[[str], bool] = la
     def value(name: str, old: Tensor) -> Tensor:
         if not only(name):
             return old
-        owner = owners[name.rpartition(".")[0] + "."]
+        path = name.rpartition(".")[0]
+        owner = owners[f"{path}."]
         if name.endswith("bias") or any(path in bricks for path in _parents(name)):
             return torch.zeros(old.shape)
         if isinstance(owner, nn.LayerNorm | nn.RMSNorm):
             return torch.ones(old.shape)
-        return torch.empty(old.shape).normal_(0, model.std, generator=torch.Generator().manual_seed(_key(seed, name)))
+        generator = torch.Generator().manual_seed(_key(seed, name))
+        return torch.empty(old.shape).normal_(0, model.std_of(path), generator=generator)
 
     replace_parameters(model, value)
     with torch.random.fork_rng(devices=[]):
         for path, brick in bricks.items():
-            ends_branch = path.startswith("stack.") and path.endswith(("attention.output", "feedforward.down"))
             torch.default_generator.manual_seed(_key(seed, f"{path}.weight"))
-            _reset(path, brick, model.residual_std if ends_branch else model.std, only)
+            _reset(path, brick, model.std_of(path), only)
 
 
 def _key(seed: int, name: str) -> int:

@@ -5,7 +5,6 @@ Source: Touvron et al. 2023, arXiv 2302.13971; Grattafiori et al. 2024, arXiv 24
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +14,7 @@ from torch import nn
 from pretune.field_table import FieldTable, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
+from pretune.models.init import branch_ends
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, rope_fields
 from pretune.models.size_fields import SizeFields
@@ -208,7 +208,7 @@ def assemble(family: str, config: Config, attention: Callable[[Structure], Atten
         stack,
         parts,
         std=std,
-        residual_std=std / math.sqrt(2 * config.num_hidden_layers),
+        place_stds=branch_ends(std, config.num_hidden_layers),
         positions=config.max_position_embeddings,
     )
 

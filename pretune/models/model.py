@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         config: sizes and rates, by their Hugging Face names.
         parts: what its heads are made of.
         std: of initial weights.
-        residual_std: of the initial weights of projections that end a residual branch, where it differs.
+        place_stds: of those that differ, by the end of their path, such as `attention.output`.
         positions: tokens of the longest sequence, where no table of positions says it; None for no limit.
 
     Attributes:
@@ -111,7 +111,7 @@ class LanguageModel(nn.Module):
         parts: HeadParts,
         *,
         std: float = 0.02,
-        residual_std: float | None = None,
+        place_stds: Mapping[str, float] | None = None,
         positions: int | None = None,
     ) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
         self.heads = nn.ModuleDict()
         self.parts = parts
         self.std = std
-        self.residual_std = std if residual_std is None else residual_std
+        self.place_stds = dict(place_stds or {})
         self.positions = positions if embedding.position is None else embedding.position.max_length
         self.extras: dict[str, Any] = {}
         self.carried = CarriedFiles()
@@ -167,6 +167,11 @@ class LanguageModel(nn.Module):
         return self.stack.supports_output_rows and not any(
             getattr(head, "needs_all_rows", False) for head in self.heads.values()
         )
+
+    def std_of(self, path: str) -> float:
+        """The standard deviation of the initial weights of the module at a path."""
+        own = (std for place, std in self.place_stds.items() if f".{path}".endswith(f".{place}"))
+        return next(own, self.std)
 
     @property
     def vocab_size(self) -> int:

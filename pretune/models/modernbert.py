@@ -7,7 +7,6 @@ Source: Warner et al. 2024, arXiv 2412.13663.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import nn
 from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
+from pretune.models.init import branch_ends
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, complete
 from pretune.models.size_fields import SizeFields
@@ -216,7 +216,7 @@ def build(config: Config) -> LanguageModel:
         stack,
         parts,
         std=std,
-        residual_std=std / math.sqrt(2 * config.num_hidden_layers),
+        place_stds=branch_ends(std, config.num_hidden_layers),
         positions=config.max_position_embeddings,
     )
 

@@ -1,7 +1,7 @@
 """T5: pre-norm with RMSNorm, no biases, relative position biases instead of positions.
 
 Version 1.1 and after have a gated feed-forward and a vocabulary of their own for the output. Scores are not scaled: the
-initial weights are.
+initial weights of queries are.
 
 Source: Raffel et al. 2019, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202, for the gates.
 """
@@ -192,10 +192,24 @@ def build(config: Config) -> EncoderDecoder:
         dropout=config.classifier_dropout,
         tokens_read_encoder=True,
     )
-    model = EncoderDecoder("t5", config, encoder, embedding, stack, parts, start=config.decoder_start_token_id)
+    model = EncoderDecoder(
+        "t5", config, encoder, embedding, stack, parts, **_initial(config), start=config.decoder_start_token_id
+    )
     if not config.is_encoder_decoder:
         model.drop_decoder()
     return model
+
+
+def _initial(config: Config) -> dict[str, Any]:
+    """Sizes of initial weights: what a projection gives is as large as what it reads, and scores begin near 1.
+
+    Source: the initialisers of Raffel et al.'s code, https://github.com/tensorflow/mesh, transformer/attention.py.
+    """
+    factor, width, inner = config.initializer_factor, config.d_model, config.num_heads * config.d_kv
+    stds = {"query": (width * config.d_kv) ** -0.5, "output": inner**-0.5}
+    places = {f"{kind}.{name}": std for kind in ("attention", "cross") for name, std in stds.items()}
+    places |= {"feedforward.down": config.d_ff**-0.5, "embedding.word": 1.0}
+    return {"std": factor * width**-0.5, "place_stds": {place: factor * std for place, std in places.items()}}
 
 
 def _norm(config: Config) -> nn.RMSNorm:

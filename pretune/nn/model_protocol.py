@@ -123,6 +123,10 @@ class TrainableModel(Protocol):
     def std(self) -> float:
         """Standard deviation of initial weights."""
 
+    def std_of(self, path: str) -> float:
+        """That of the initial weights of the module at a path."""
+        ...
+
     @property
     def supports_permutation(self) -> bool:
         """Whether it reads a batch with an `order`: each row then sees those that come before it in that order."""

@@ -95,6 +95,6 @@ def _prompts(model: nn.Module) -> dict[str, LearnedPrompt]:
 def _initial(embedding: Embedding, config: Config, model: TrainableModel) -> Tensor:
     """The vectors at the start of a run. Shape: (length, width of the words)."""
     if config.initial == "normal":
-        return torch.randn(config.length, embedding.word.width) * model.std
+        return torch.randn(config.length, embedding.word.width) * model.std_of("embedding.word")
     tokens = torch.randint(min(COMMON, embedding.word.size), (config.length,))
     return embedding.word.lookup(tokens.to(model.device)).float() * embedding.scale

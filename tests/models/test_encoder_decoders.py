@@ -51,6 +51,22 @@ VARIANTS = [
 SOURCES, TARGETS = (9, 1, 30, 9, 17), (4, 7, 1, 12, 4)
 
 
+@pytest.mark.parametrize("fields", [{}, {"feed_forward_proj": "gated-gelu"}, {"initializer_factor": 0.5}])
+def test_initial_weights_of_t5_are_theirs_in_scale(tmp_path, fields):
+    sizes = {"vocab_size": 500, "d_model": 128, "d_kv": 24, "num_heads": 8, "d_ff": 256, "num_layers": 2, **fields}
+    save_model(build("t5", "tiny", ["clm"], sizes), tmp_path)
+    ours = hf.T5ForConditionalGeneration.from_pretrained(tmp_path).state_dict()
+    theirs = hf.T5ForConditionalGeneration(hf.T5Config(**sizes, num_decoder_layers=2)).state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        if weight.ndim == 2:
+            assert ours[name].std().item() == pytest.approx(
+                weight.std().item(), rel=0.3 if "relative" in name else 0.03
+            ), name
+        elif "norm" in name and "initializer_factor" not in fields:
+            torch.testing.assert_close(ours[name], weight)
+
+
 def randomise(model: Any) -> None:
     """All weights but Marian's waves, which are no weights."""
     parity.randomise(model)
