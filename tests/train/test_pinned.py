@@ -139,12 +139,20 @@ def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
     return answers.get(task, linked)
 
 
+def exact(pin: dict[str, Any]) -> dict[str, Any]:
+    """With correlations to twelve digits: numpy's BLAS sums in another order on the next processor of one maker."""
+    metrics = [
+        {key: float(f"{v:.12g}") if key == "eval/pearson" else v for key, v in m.items()} for m in pin["metrics"]
+    ]
+    return {**pin, "metrics": metrics}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
     pinned = json.loads(FILE.read_text())
     expected, actual = pinned["cases"][case], run(case, tmp_path)
     if pinned["apart"].get(case, pinned["machine"]) == machine():
-        assert actual == expected
+        assert exact(actual) == exact(expected)
         return
     assert [line.keys() for line in actual["metrics"]] == [line.keys() for line in expected["metrics"]]
     own = pinned["elsewhere"].get(machine(), {}).get(case, {})  # what was seen there of a metric, by its line
