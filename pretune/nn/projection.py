@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
+from pretune.nn.constant_cast import ConstantCast
 from pretune.nn.packed import LazyProduct, Product, bytes_to_pack, constant_product
 from pretune.nn.quick_protocol import QuickProtocolMeta
 
@@ -51,11 +52,24 @@ class JoiningBrick(Protocol, metaclass=QuickProtocolMeta):
 
 
 class Projection(nn.Linear):
-    """`nn.Linear` called as every brick is, with a layout."""
+    """`nn.Linear` called as every brick is, with a layout.
+
+    What is frozen is cast to the dtype of the matmuls once, and not in every step.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self._casts = ConstantCast(), ConstantCast()
 
     def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
         """Shape: (T, in) -> (T, out)."""
-        return F.linear(x, self.weight, self.bias)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if torch.is_autocast_enabled(x.device.type) and not weight.requires_grad:
+            dtype = torch.get_autocast_dtype(x.device.type)
+            weight = self._casts[0](weight, dtype)
+            bias = bias if bias is None or bias.requires_grad else self._casts[1](bias, dtype)
+        return F.linear(x, weight, bias)
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> Projection:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
+from pickle import dumps
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
+from pretune.nn.constant_cast import ConstantCast
 from pretune.nn.projection import Projection, ProjectionBrick, joined_product, named_bricks, named_projections
 
 
@@ -85,3 +91,63 @@ def test_initial_values() -> None:
     assert float(projection.weight.std()) == pytest.approx(0.5, rel=0.1)
     assert not projection.bias.any()
     assert projection.flops(3) == 2 * 64 * 64 * 3
+
+
+@pytest.mark.parametrize("learns", [(), ("bias",), ("weight", "bias")])
+def test_what_is_frozen_is_cast_once_and_computes_the_same(learns: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    projection = Projection(8, 4)
+    for name, parameter in projection.named_parameters():
+        parameter.requires_grad_(name in learns)
+    x = torch.randn(5, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, want = projection(x), F.linear(x, projection.weight, projection.bias)
+    assert torch.equal(got, want)
+    over = [x, *(parameter for name, parameter in projection.named_parameters() if name in learns)]
+    for own, others in zip(*(torch.autograd.grad(y.float().sum(), over) for y in (got, want)), strict=True):
+        assert torch.equal(own, others)
+    assert list(projection.state_dict()) == ["weight", "bias"]
+    assert torch.equal(projection(x), F.linear(x, projection.weight, projection.bias)), "without autocast in fp32"
+
+
+def _in_place(projection: Projection) -> None:
+    projection.weight.mul_(2)
+
+
+def _by_state(projection: Projection) -> None:
+    projection.load_state_dict({name: value + 1 for name, value in projection.state_dict().items()})
+
+
+def _by_data(projection: Projection) -> None:
+    projection.weight.data = projection.weight.data + 1
+
+
+def _by_parameter(projection: Projection) -> None:
+    projection.weight = nn.Parameter(projection.weight + 1, requires_grad=False)
+
+
+@pytest.mark.parametrize("change", [_in_place, _by_state, _by_data, _by_parameter])
+def test_a_frozen_matrix_that_was_changed_is_cast_again(change: Callable[[Projection], None]) -> None:
+    torch.manual_seed(0)
+    projection = Projection(8, 4).requires_grad_(False)
+    x = torch.randn(5, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = projection(x)
+        change(projection)
+        got = projection(x)
+        assert not torch.equal(got, before)
+        assert torch.equal(got, F.linear(x, projection.weight, projection.bias))
+
+
+def test_a_cast_is_kept_and_not_copied() -> None:
+    cast, weight = ConstantCast(), torch.randn(3, 2)
+    kept = cast(weight, torch.bfloat16)
+    assert cast(weight, torch.bfloat16) is kept
+    assert cast(weight, torch.float16).dtype == torch.float16
+    projection = Projection(8, 4).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        want = projection(torch.ones(1, 8))
+        assert len(dumps(projection)) == len(dumps(Projection(8, 4).requires_grad_(False)))
+        assert torch.equal(deepcopy(projection)(torch.ones(1, 8)), want)
+    with torch.inference_mode():
+        assert cast(torch.ones(2), torch.bfloat16).dtype == torch.bfloat16
