@@ -147,7 +147,7 @@ def _counts(value: Any) -> bool:
 
 
 def read_bin(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a `pytorch_model.bin`, by `torch.load(weights_only=True)` and by nothing else.
+    """Reads the tensors of a `.bin`, such as `pytorch_model.bin`, by `torch.load(weights_only=True)` and by nothing else.
 
     Raises:
         MissingInputError: no such file.
@@ -164,7 +164,7 @@ def read_bin(path: Path) -> dict[str, Tensor]:
         cause = str(error).split(". ")[-1] if "Unsupported" not in str(error) else _global(str(error))
         raise DataError(
             f"{path}: holds more than plain tensors ({cause[:120]}), which could run code when read; it was not "
-            "executed. Ask its author for model.safetensors"
+            f"executed. Ask its author for {path.stem.removeprefix('pytorch_')}.safetensors"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         raise DataError(f"{path}: damaged: {first_line(error)[:160]}; copy or fetch it again") from None

@@ -259,7 +259,7 @@ def test_pickles_do_not_run(folder, payload, form, monkeypatch):
 
 def test_the_message_says_what_the_pickle_wanted(folder):
     torch.save({"w": Gadget()}, folder / "pytorch_model.bin")
-    with pytest.raises(DataError, match=r"posix\.system.*not executed.*safetensors"):
+    with pytest.raises(DataError, match=r"posix\.system.*not executed.*for model\.safetensors"):
         read_bin(folder / "pytorch_model.bin")
 
 
