@@ -224,7 +224,7 @@ def parse_weights(text: str | None, operation: Literal["add", "average", "subtra
     """What `--weights` says, times those that the operation means.
 
     Raises:
-        UsageError: no finite numbers, or not one a folder.
+        UsageError: no finite numbers, or not one a folder; of an average, one below 0, or all 0.
     """
     usual = default_weights(operation, count)
     if text is None:
@@ -236,8 +236,9 @@ def parse_weights(text: str | None, operation: Literal["add", "average", "subtra
     if len(weights) != count or not all(abs(value) < 1e6 for value in weights):
         raise UsageError(f"--weights {text}: expected {count} numbers, one for each folder")
     if operation == "average":
-        total = sum(weights)
-        if not total:
+        if min(weights) < 0:  # alone it would be divided by itself, and nothing be taken away
+            raise UsageError(f"--weights {text}: an average has no weights below 0; use add, which takes them")
+        if not any(weights):
             raise UsageError(f"--weights {text}: their sum is 0, by which an average divides")
-        return [value / total for value in weights]
+        return [value / sum(weights) for value in weights]
     return [value * sign for value, sign in zip(weights, usual, strict=True)]

@@ -147,7 +147,7 @@ def _counts(value: Any) -> bool:
 
 
 def read_bin(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a `.bin`, such as `pytorch_model.bin`, by `torch.load(weights_only=True)` and by nothing else.
+    """Reads the tensors of a `.bin`, by `torch.load(weights_only=True)` and by nothing else.
 
     Raises:
         MissingInputError: no such file.

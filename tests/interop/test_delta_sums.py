@@ -173,4 +173,8 @@ def test_weights() -> None:
         with pytest.raises(UsageError, match="--weights"):
             parse_weights(text, "add", 2)
     with pytest.raises(UsageError, match="their sum is 0"):
-        parse_weights("1,-1", "average", 2)
+        parse_weights("0,0", "average", 2)
+    for text in ("1,-1", "-1,-3"):
+        with pytest.raises(UsageError, match="no weights below 0; use add"):
+            parse_weights(text, "average", 2)
+    assert parse_weights("-1", "add", 1) == [-1]

@@ -177,7 +177,7 @@ def test_damaged_and_hostile_tensors(bert: Path) -> None:
     torch.save(tensors, folder / "adapter_model.bin")
     assert read_peft(folder).heads
     torch.save({**tensors, "code": Path}, folder / "adapter_model.bin")
-    with pytest.raises(DataError, match="which could run code when read.*for adapter_model.safetensors"):
+    with pytest.raises(DataError, match=r"which could run code when read.*for adapter_model\.safetensors"):
         read_peft(folder)
     (folder / "adapter_model.bin").unlink()
     with pytest.raises(MissingInputError, match="no tensors of the adapter"):
