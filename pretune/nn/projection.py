@@ -54,7 +54,8 @@ class JoiningBrick(Protocol, metaclass=QuickProtocolMeta):
 class Projection(nn.Linear):
     """`nn.Linear` called as every brick is, with a layout.
 
-    What is frozen is cast to the dtype of the matmuls once, and not in every step.
+    In training what is frozen is cast to the dtype of the matmuls once, and not in every step, which keeps them
+    for its backward anyway. Without gradients there is one at a time, as autocast makes them.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -65,7 +66,7 @@ class Projection(nn.Linear):
         """Shape: (T, in) -> (T, out)."""
         weight: Tensor = self.weight
         bias: Tensor | None = self.bias
-        if torch.is_autocast_enabled(x.device.type) and not weight.requires_grad:
+        if torch.is_grad_enabled() and not weight.requires_grad and torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             weight = self._casts[0](weight, dtype)
             bias = bias if bias is None or bias.requires_grad else self._casts[1](bias, dtype)

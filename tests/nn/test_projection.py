@@ -131,7 +131,7 @@ def test_a_frozen_matrix_that_was_changed_is_cast_again(change: Callable[[Projec
     torch.manual_seed(0)
     projection = Projection(8, 4).requires_grad_(False)
     x = torch.randn(5, 8)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):
         before = projection(x)
         change(projection)
         got = projection(x)
@@ -149,5 +149,9 @@ def test_a_cast_is_kept_and_not_copied() -> None:
         want = projection(torch.ones(1, 8))
         assert len(dumps(projection)) == len(dumps(Projection(8, 4).requires_grad_(False)))
         assert torch.equal(deepcopy(projection)(torch.ones(1, 8)), want)
+        without = deepcopy(projection)
+        with torch.no_grad():
+            without(torch.ones(1, 8))
+        assert [tensor for each in without._casts for tensor in vars(each).values() if torch.is_tensor(tensor)] == []
     with torch.inference_mode():
         assert cast(torch.ones(2), torch.bfloat16).dtype == torch.bfloat16
