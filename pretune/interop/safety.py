@@ -162,9 +162,10 @@ def read_bin(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         cause = str(error).split(". ")[-1] if "Unsupported" not in str(error) else _global(str(error))
+        wanted = f"{path.stem.removeprefix('pytorch_')}.safetensors"
         raise DataError(
             f"{path}: holds more than plain tensors ({cause[:120]}), which could run code when read; it was not "
-            f"executed. Ask its author for {path.stem.removeprefix('pytorch_')}.safetensors"
+            f"executed. Ask its author for {wanted}"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
         raise DataError(f"{path}: damaged: {first_line(error)[:160]}; copy or fetch it again") from None
