@@ -16,7 +16,8 @@ from torch import nn
 
 from pretune.errors import DataError, UsageError
 from pretune.interop.description import model_type
-from pretune.models.model import Config, Family, LanguageModel, configure, construct, get_family
+from pretune.models.model import Config, Family, LanguageModel, construct, get_family
+from pretune.models.size_fields import configure
 from pretune.nn.embedding import Learned
 from pretune.text.tokenizer.class_table import is_overruled
 from pretune.text.tokenizer.files import AS_WRITTEN, KEEP_AS_WRITTEN

@@ -63,7 +63,8 @@ def build(
         UsageError: an unknown family, size, head or field, or a value out of range.
     """
     from pretune.models.init import initialise
-    from pretune.models.model import configure, construct, get_family
+    from pretune.models.model import construct, get_family
+    from pretune.models.size_fields import configure
 
     module = get_family(family)
     model = construct(family, configure(module, size, overrides or {}), heads, labels)

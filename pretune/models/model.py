@@ -12,7 +12,7 @@ from pretune import config as configuration
 from pretune.batch import Batch
 from pretune.errors import UsageError
 from pretune.field_table import CarriedFiles
-from pretune.find import find, suggest
+from pretune.find import find
 from pretune.models.generation_fields import GenerationFields
 from pretune.models.init import initialise
 from pretune.models.metadata import Loaded, Metadata, VariantRecord, absolute, digest
@@ -362,17 +362,6 @@ def get_family(name: str) -> Family:
         UsageError: no such family; the message suggests the nearest name.
     """
     return cast(Family, find("models", name))
-
-
-def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:
-    """The configuration of a named size with some fields replaced.
-
-    Raises:
-        UsageError: an unknown size or field, or a value out of range.
-    """
-    if size not in family.SIZES:
-        raise UsageError(f"model.size: no size {size!r}; {suggest(size, list(family.SIZES))}")
-    return configuration.validate(family.Config, {**family.SIZES[size], **overrides}, "model")
 
 
 def construct(

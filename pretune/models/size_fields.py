@@ -1,4 +1,6 @@
-"""Which fields of a family's configuration say the sizes of its stacks: a smaller model has a plain `config.json`.
+"""The configuration of a named size, and which of its fields say the sizes of a family's stacks.
+
+A smaller model has a plain `config.json` by them.
 
 A family's file, or a user's own, says it as `SIZE_FIELDS`, by the paths of its stacks: `stack`, and `encoder.stack` of
 an encoder-decoder.
@@ -8,7 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pretune import config as configuration
+from pretune.errors import UsageError
+from pretune.find import suggest
+
+if TYPE_CHECKING:
+    from pretune.models.model import Config, Family
 
 Part = Literal["layers", "heads", "inner"]
 """What can be cut: whole layers, heads of attention, and inner width of the feed-forward."""
@@ -43,3 +52,14 @@ class SizeFields:
     def reason(self, part: Part) -> str | None:
         """Why the configuration cannot say another size; None where it can."""
         return self.reasons.get(part, _REASONS[part]) if getattr(self, part) is None else None
+
+
+def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:
+    """The configuration of a named size with some fields replaced.
+
+    Raises:
+        UsageError: an unknown size or field, or a value out of range.
+    """
+    if size not in family.SIZES:
+        raise UsageError(f"model.size: no size {size!r}; {suggest(size, list(family.SIZES))}")
+    return configuration.validate(family.Config, {**family.SIZES[size], **overrides}, "model")

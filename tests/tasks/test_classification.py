@@ -19,7 +19,8 @@ from pretune.evaluate.engine import predict_examples
 from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model
 from pretune.models.init import initialise
-from pretune.models.model import configure, construct, get_family
+from pretune.models.model import construct, get_family
+from pretune.models.size_fields import configure
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.shared.predictions import Prediction
 from pretune.tasks.task import Task, int_targets

@@ -13,7 +13,8 @@ from tinymodels import byte_tokenizer, word_tokenizer
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.models.init import initialise
-from pretune.models.model import configure, construct, get_family
+from pretune.models.model import construct, get_family
+from pretune.models.size_fields import configure
 from pretune.tasks.reading import Reading, ReadingExample
 from pretune.tasks.shared.reading_answers import Scored, WindowAnswers, best_answer, best_spans, join_windows
 from pretune.text.annotation import Answer

@@ -12,7 +12,8 @@ from tinymodels import byte_tokenizer, word_tokenizer
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import predict_examples
 from pretune.models.init import initialise
-from pretune.models.model import configure, construct, get_family
+from pretune.models.model import construct, get_family
+from pretune.models.size_fields import configure
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Values, average
