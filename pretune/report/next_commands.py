@@ -58,7 +58,7 @@ def next_commands(
         lines.append(f"pretune chat {path} {text}")
     elif "generate" in abilities and "write" not in abilities:
         lines.append(f"pretune generate {path} {quoted(examples.beginning)}")
-    if "fill" in abilities:
+    if "fill" in abilities and "write" not in abilities:
         lines.append(f"pretune fill {path} {quoted(examples.sentence.format(mask=mask))}")
     for name, is_task_paired in tasks.items():
         lines.append(f"pretune predict {path} --task {name} " + (f"--pair {text} {second}" if is_task_paired else text))

@@ -131,3 +131,10 @@ def test_a_model_with_labels_predicts_whatever_its_heads_are() -> None:
     assert abilities == {"fill", "classify"}
     assert 'pretune predict run "a text"' in next_commands("run", abilities, "[MASK]")
     assert run_abilities({"fill"}, {"labels": None}) == {"fill"}
+
+
+def test_a_model_that_learned_to_write_is_not_asked_to_fill() -> None:
+    """A translator whose tokenizer has a mask was offered a sentence with one."""
+    able = {"generate", "fill", "write"}
+    assert next_commands("run", able, "[MASK]") == ['pretune predict run "a text"']
+    assert next_commands("run", {"generate", "fill"}, "[MASK]")[1] == 'pretune fill run "It was a [MASK] day."'
