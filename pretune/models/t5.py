@@ -203,7 +203,7 @@ def build(config: Config) -> EncoderDecoder:
 def _initial(config: Config) -> dict[str, Any]:
     """Sizes of initial weights: what a projection gives is as large as what it reads, and scores begin near 1.
 
-    Source: the initialisers of Raffel et al.'s code, https://github.com/tensorflow/mesh, transformer/attention.py.
+    Source: `T5PreTrainedModel._init_weights` of transformers 5.23, but for an untied head, which it draws at 1.
     """
     factor, width, inner = config.initializer_factor, config.d_model, config.num_heads * config.d_kv
     stds = {"query": (width * config.d_kv) ** -0.5, "output": inner**-0.5}
