@@ -72,8 +72,13 @@ def table(tree: Mapping[str, Any]) -> str:
         row = [_score(own.get(name)) for name in sets]
         lines.append(_line([method, f"{share:.2%}", *row, distance(known, method)]))
     notes = [f"- {name}, {method}: ranks {_ranks(cell)}" for (name, method), cell in known.items() if cell.ranks]
-    failed = [f"- failed: {key}: {run['error']}" for key, run in tree["runs"].items() if "error" in run]
+    failed = [f"- failed: {key}: {_cause(run['error'])}" for key, run in tree["runs"].items() if "error" in run]
     return "\n".join([*lines, *(["", *notes, *failed] if notes or failed else [])])
+
+
+def _cause(error: str) -> str:
+    """The last line of a traceback, up to what it lists."""
+    return error.rpartition(" | ")[2].partition("; ")[0]
 
 
 def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
