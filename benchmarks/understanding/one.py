@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.understanding.sets import LabelledSet, Split, draw_records, fifths, find_set
+from benchmarks.understanding.sets import LabelledSet, Split, draw_with_each_label, fifths, find_set
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Order:
             split = fifths(split.train, None if group is None else lambda record: str(record[group]))[0]
         count = round(len(split.train) * self.fraction)
         count = min(count, self.limit) if self.limit else count
-        train = split.train if count == len(split.train) else draw_records(split.train, count, self.seed)
+        train = split.train if count == len(split.train) else draw_with_each_label(split.train, count, self.seed)
         return Split(train, split.test)
 
 

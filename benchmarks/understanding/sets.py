@@ -5,7 +5,7 @@ A set is a `LabelledSet` in the tuple `SETS` of a module `sets_*.py` beside this
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,27 @@ def draw_records(records: Sequence[Record], count: int, draw: int) -> list[Recor
     """`count` records in the order of a shuffle, a function of the number of the draw; all where there are fewer."""
     order = np.random.default_rng(draw).permutation(len(records))
     return [records[n] for n in order[:count]]
+
+
+def draw_with_each_label(records: Sequence[Record], count: int, draw: int) -> list[Record]:
+    """As `draw_records`; where a label would be left out, its first record stands in for the last one of a label that
+    is there twice.
+
+    A test record of a label that no training record has is refused, so a draw that leaves one out cannot be scored.
+    Records whose labels are not single ones are drawn as they come.
+    """
+    shuffled = draw_records(records, len(records), draw)
+    drawn, others = shuffled[:count], shuffled[count:]
+    if not all(isinstance(record.get("label"), str) for record in records):
+        return drawn
+    numbers = Counter(record["label"] for record in drawn)
+    missing = {record["label"]: record for record in reversed(others) if record["label"] not in numbers}
+    for place in reversed(range(len(drawn))):
+        label = drawn[place]["label"]
+        if missing and numbers[label] > 1:
+            numbers[label] -= 1
+            drawn[place] = missing.pop(next(reversed(missing)))
+    return drawn
 
 
 def fifths(records: Sequence[Record], group: Callable[[Record], str] | None = None) -> list[Split]:

@@ -14,7 +14,7 @@ from benchmarks import page
 from benchmarks.understanding import measure, one
 from benchmarks.understanding.measure import Measurement
 from benchmarks.understanding.one import Order
-from benchmarks.understanding.sets import LabelledSet, Split
+from benchmarks.understanding.sets import LabelledSet, Split, draw_records, draw_with_each_label
 from benchmarks.understanding.table import table
 
 RECORDS = [{"text": f"{word} cat {n}", "label": word} for n in range(20) for word in ("quick", "lazy")]
@@ -37,6 +37,20 @@ def test_a_run_has_its_part_of_the_records() -> None:
     assert len(developed.train) == 10
     assert len(developed.test) == 8
     assert not [record for record in developed.train if record in developed.test]
+
+
+def test_a_draw_leaves_no_label_out() -> None:
+    rare = [{"text": f"rare {n}", "label": f"rare {n}"} for n in range(5)]
+    records = RECORDS * 5 + rare
+    for draw in range(20):
+        plain, drawn = draw_records(records, 12, draw), draw_with_each_label(records, 12, draw)
+        assert len(drawn) == 12
+        assert {record["label"] for record in drawn} == {record["label"] for record in records}
+        kept = sum(one is other for one, other in zip(plain, drawn, strict=True))
+        assert 7 <= kept < 12
+        assert draw_with_each_label(RECORDS, 12, draw) == draw_records(RECORDS, 12, draw)
+    spans = [{"text": "a", "spans": [n]} for n in range(9)]
+    assert draw_with_each_label(spans, 4, 0) == draw_records(spans, 4, 0)
 
 
 def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
