@@ -25,12 +25,12 @@ class Length:
         length: tokens of a text at most.
     """
 
-    epochs: float = 3
+    epochs: float = 10
     batch: int = 32
     length: int = 128
 
 
-LENGTHS: Mapping[str, Length] = {"banking77": Length(epochs=8), "dialogsum": Length(epochs=4, batch=8, length=256)}
+LENGTHS: Mapping[str, Length] = {"banking77": Length(epochs=8), "dialogsum": Length(batch=8, length=256)}
 
 
 def length_of(name: str) -> Length:

@@ -170,6 +170,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     notes += [*frozen.notes, *teacher_notes(objective, chosen)]
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     components.added = added
+    _check_learns(components, recipe)
     components.facts |= {"read_from_model": read} if read else {}
     _keep_own_weights(components)
     frozen_weights = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -183,6 +184,18 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
         apply_model_settings(auxiliary, recipe.model)
         check_savable(auxiliary, tokenizer, Path(recipe.output) / name)
     return components
+
+
+def _check_learns(components: TrainComponents, recipe: Recipe) -> None:
+    """Refuse a run that would train nothing of its model, such as next tokens by the frozen table of the vocabulary."""
+    model, method = components.model, tuning_method(recipe)
+    if method.changes(model) or any(weight.requires_grad for weight in model.parameters()):
+        return
+    names = " and ".join(part.name for part in components.objective.alternatives)
+    raise UsageError(
+        f"tune.{method.name}: nothing of the model would learn, as {names} has no head in it with weights of its own; "
+        "choose a method that changes what lies below, such as --tune lora"
+    )
 
 
 def _adopt_heads(model: LanguageModel, members: Sequence[Objective]) -> None:

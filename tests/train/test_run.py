@@ -13,7 +13,7 @@ from pretune.config import merge, validate
 from pretune.errors import CannotCreateError, DataError, MissingInputError, UsageError
 from pretune.nn.dropout import Dropout
 from pretune.runtime.signals import SignalError
-from pretune.train.recipe import Recipe
+from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.run import finetune, pretrain
 from pretune.train.step import TrainModule
 
@@ -108,6 +108,20 @@ def test_a_frozen_body_stays(pretrained, tmp_path, store):
     shared = [name for name in before if name in after and "pooler" not in name]
     assert len(shared) > 30
     assert all(torch.equal(before[name], after[name]) for name in shared)
+
+
+@pytest.mark.parametrize(("family", "objective"), [("gpt2", "clm"), ("bert", "simcse"), ("bert", "mlm")])
+def test_a_run_that_would_train_nothing_is_refused(family, objective, tmp_path, store):
+    """Torch said "element 0 of tensors does not require grad"; what only the objective has is not in the model."""
+    gpt2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    model = ModelConfig(family=family, size="tiny", overrides=gpt2 if family == "gpt2" else SHAPE)
+    over = replaced(recipe(tmp_path / "run", store), model=model, objective={objective: 1.0}, tune="frozen")
+    if objective == "mlm":
+        assert (pretrain(over) / "model.safetensors").exists()
+        return
+    with pytest.raises(UsageError, match=f"tune.frozen: nothing of the model would learn, as {objective} has no head"):
+        pretrain(over)
+    assert not (tmp_path / "run/model.safetensors").exists()
 
 
 def test_what_is_frozen_has_no_dropout_and_is_not_in_checkpoints(pretrained, tmp_path, store, monkeypatch):
