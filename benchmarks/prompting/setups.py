@@ -50,6 +50,11 @@ CANDIDATES = {
     for n, (pattern, words) in enumerate(_CANDIDATES.items())
     for chat in (False, True)
     for calibrate in (None, "contextual", "batch")
+} | {
+    f"4 shots, {choose}, channel, batch": Setup(
+        "sentiment", WORDS, {"shot_count": 4, "choose": choose, "channel": 0.2, "calibrate": "batch"}
+    )
+    for choose in ("similar_balanced", "balanced")
 }
 """Among which `sentiment` was chosen, with `--develop`, that is on training sentences."""
 ZERO_SHOT = {
@@ -57,6 +62,8 @@ ZERO_SHOT = {
     "zero-shot, contextual": Setup("sentiment", WORDS, {"calibrate": "contextual"}),
     "zero-shot, pmi": Setup("sentiment", WORDS, {"calibrate": "pmi"}),
     "zero-shot, batch": Setup("sentiment", WORDS, {"calibrate": "batch"}),
+    "zero-shot, channel": Setup("sentiment", WORDS, {"channel": 0.2}),
+    "zero-shot, channel, batch": Setup("sentiment", WORDS, {"channel": 0.2, "calibrate": "batch"}),
 }
 FEW_SHOT = {
     f"4 shots, {choose}, {calibrate or 'plain'}": Setup(
@@ -66,4 +73,9 @@ FEW_SHOT = {
     )
     for choose in ("similar", "similar_balanced", "balanced", "random")
     for calibrate in (None, "contextual", "batch")
+} | {
+    f"4 shots, {choose}, channel, batch": Setup(
+        "sentiment", WORDS, {"shot_count": 4, "choose": choose, "channel": 0.2, "calibrate": "batch"}
+    )
+    for choose in ("similar_balanced", "balanced")
 }

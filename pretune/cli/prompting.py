@@ -44,6 +44,7 @@ class PromptFlags:
         shot_model: what says which are similar: tfidf, self for the model's own vectors, or the folder of a model.
         shot_label: column of the labels in the files of examples; by default "label".
         calibrate: contextual, pmi or batch, or your own .py file.
+        channel: weight of how likely a text is behind its label, such as 0.2; by default the channel is not asked.
         chat: put the prompt into the model's chat template.
         normalize: divide the log probability of words by their length.
         shot_seed: of the draw of examples.
@@ -57,6 +58,7 @@ class PromptFlags:
     shot_model: str | None = None
     shot_label: str | None = None
     calibrate: str | None = None
+    channel: float | None = None
     chat: Annotated[bool, Parameter(negative="")] = False
     normalize: Literal["tokens", "bytes"] | None = None
     shot_seed: int | None = None
@@ -73,8 +75,13 @@ class PromptFlags:
             if value is not None and not self.shots:
                 name = flag.replace("_", "-")
                 raise UsageError(f"--{name} {value}: there are no examples to choose; name a file of them with --shots")
-        values = {"prompt": self.prompt, "calibrate": self.calibrate, "normalize": self.normalize, **of_shots}
-        values |= {"seed": self.shot_seed}
+        values: dict[str, object] = {
+            "prompt": self.prompt,
+            "calibrate": self.calibrate,
+            "normalize": self.normalize,
+            **of_shots,
+        }
+        values |= {"channel": self.channel, "seed": self.shot_seed}
         options: dict[str, object] = {name: value for name, value in values.items() if value is not None}
         if self.chat:
             options["chat"] = True

@@ -3,12 +3,14 @@
 prompt + label words  ->  the task `prompted`, untrained
 solved examples       ->  chosen for each text, or the same for all
 task                  ->  the log probability of each label, one pass over what texts share
+channel               ->  and how likely the text is behind each label
 calibration           ->  less what the same prompt gives without a text
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 from pretune.config import validate
 from pretune.draw import Draw
 from pretune.errors import UsageError
+from pretune.evaluate.channel import channel_scores
 from pretune.evaluate.embed import Embedder
 from pretune.evaluate.engine import encode_examples, predict_examples
 from pretune.evaluate.labelled import Texts, examples_of
@@ -59,6 +62,7 @@ class PromptOptions(TypedDict, total=False):
     choose: a file of `pretune/prompts/choosing/`: similar (the default), balanced, random, similar_balanced.
     shot_model: what says how alike texts are: `tfidf` (the default), `self`, or the folder of a model.
     calibrate: a file of `pretune/prompts/calibration/`: contextual, pmi, batch; by default none.
+    channel: weight of how likely the text is behind each label's word, in the prompt's `channel`; by default 0.
     chat: put the prompt into the model's chat template.
     normalize: what the log probability of a word is divided by: `tokens`, `bytes`, or nothing.
     seed: of the draw of examples.
@@ -71,6 +75,7 @@ class PromptOptions(TypedDict, total=False):
     choose: str
     shot_model: str | Path
     calibrate: str | None
+    channel: float
     chat: bool
     normalize: str
     seed: int
@@ -140,6 +145,7 @@ class PromptedModel:
         self.task.read_words(tokenizer)
         calibrate = options.get("calibrate")
         self._calibration: Any = None if calibrate is None else find("prompts.calibration", calibrate)
+        self._channel = _channel_of(self.task, options)
         self._shots = None if options.get("shots") is None else self._read_shots(options)
 
     @property
@@ -225,10 +231,11 @@ class PromptedModel:
         """A prediction for each example."""
         examples = self._with_shots(examples)
         self.task.left_out.clear()
-        if self._calibration is None:
+        if self._calibration is None and not self._channel:
             answers = self._ask(examples)
         else:
-            answers = self._calibrated(examples)
+            scores = self._scores(examples)
+            answers = [self.task.merge(each, [row]) for each, row in zip(examples, scores.tolist(), strict=True)]
         self._say_left_out(len(examples))
         return answers
 
@@ -246,21 +253,28 @@ class PromptedModel:
         rows += [replace(row, example=row.example + len(examples)) for row in more]
         return predict_examples(self._model, self.task, [*examples, *references], rows, self._tokenizer)
 
-    def _calibrated(self, examples: Sequence[PromptedExample]) -> list[Answer]:
-        """Predictions less what the prompt gives without content; each set of solved examples is asked once."""
-        contexts = list(dict.fromkeys(example.solved for example in examples))
+    def _scores(self, examples: Sequence[PromptedExample]) -> Floats:
+        """Log probabilities of labels, joined with the channel and calibrated. Shape: return: (n, C)
+
+        Calibration takes away what the prompt gives without content; each set of solved examples is asked once.
+        """
+        contexts = list(dict.fromkeys(example.solved for example in examples)) if self._calibration else []
         without_content = [
             PromptedExample("", solved=solved, rendered=rendered)
             for solved in contexts
             for rendered in self._calibration.references(self.task.form, solved)
         ]
         logs = _log_probs(self._ask(examples, without_content))
-        count, size = len(examples), len(self.task.labels)
-        of_context = logs[count:].reshape(len(contexts), -1, size)
+        scores, size = logs[: len(examples)], len(self.task.labels)
+        if self._channel:
+            own = channel_scores(self._model, self._tokenizer, self.task.form, self.task.labels, examples, self._length)
+            scores = _normalized(scores + self._channel * own)
+        if self._calibration is None:
+            return scores
+        of_context = logs[len(examples) :].reshape(len(contexts), -1, size)
         number = {solved: n for n, solved in enumerate(contexts)}
         references = of_context[[number[example.solved] for example in examples]]
-        scores = self._calibration.calibrate(logs[:count], references)
-        return [self.task.merge(each, [row]) for each, row in zip(examples, scores.tolist(), strict=True)]
+        return cast(Floats, self._calibration.calibrate(scores, references))
 
     def _say_left_out(self, texts: int) -> None:
         """Says which solved examples had no room."""
@@ -302,6 +316,23 @@ def _task_of(
     return task.to(model.device).eval()
 
 
+def _channel_of(task: Prompted, options: PromptOptions) -> float:
+    """The weight of the channel.
+
+    Raises:
+        UsageError: no weight, or a prompt without a channel.
+    """
+    weight = options.get("channel", 0.0)
+    if not 0 <= weight < math.inf:
+        raise UsageError(f"channel {weight}: expected a weight of at least 0, such as 0.2")
+    if weight and not task.form.channel:
+        raise UsageError(
+            f"prompt {task.config.prompt} has no channel, in which a text stands behind its label; write a prompt of "
+            'your own with one, such as channel = "The review is {label}: {text}"'
+        )
+    return weight
+
+
 def refuse_task(task: object, prompt: str) -> None:
     """Refuses a task beside a prompt.
 
@@ -321,6 +352,11 @@ def _number(task: Prompted, example: PromptedExample) -> int:
 
 def _text_of(example: PromptedExample) -> str:
     return example.text if example.second is None else f"{example.text} {example.second}"
+
+
+def _normalized(scores: Floats) -> Floats:
+    """Log probabilities that sum to 1. Shape: (n, C) -> (n, C)"""
+    return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
 
 
 def _log_probs(answers: Sequence[Answer]) -> Floats:

@@ -9,6 +9,7 @@ A prompt is read from a TOML file:
     pattern = "Review: {text}\nSentiment: {label}"
     instruction = ""          # before everything, once
     separator = "\n\n"        # between instruction, examples and text
+    channel = "The review is {label}: {text}"     # optional: the text behind its label, see `evaluate/channel.py`
 
     [words]
     positive = "positive"
@@ -65,6 +66,7 @@ class Prompt(Config):
             itself.
         instruction: what stands before everything.
         separator: what stands between the instruction, the examples and the text.
+        channel: a text behind its label, whose likelihood there can be joined with the answer; empty: there is none.
     """
 
     about: str = Field("", max_length=1000)
@@ -72,6 +74,7 @@ class Prompt(Config):
     words: dict[str, tuple[str, ...]] = Field(default_factory=dict, max_length=10_000)
     instruction: str = Field("", max_length=100_000)
     separator: str = Field("\n\n", max_length=1000)
+    channel: str = Field("", max_length=100_000)
 
     @field_validator("words", mode="before")
     @classmethod
@@ -82,11 +85,13 @@ class Prompt(Config):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
-        pieces = parse_pattern(self.pattern)
-        fields = [piece.name for piece in pieces if piece.name]
-        for name in ("text", "label"):
-            if fields.count(name) != 1:
-                raise ValueError(f"pattern: {{{name}}} stands in it {fields.count(name)} times; write it once")
+        for what, pattern in (("pattern", self.pattern), *([("channel", self.channel)] if self.channel else [])):
+            fields = [piece.name for piece in parse_pattern(pattern, what) if piece.name]
+            for name in ("text", "label"):
+                if fields.count(name) != 1:
+                    raise ValueError(f"{what}: {{{name}}} stands in it {fields.count(name)} times; write it once")
+        if self.channel and not self.channel.index("{label}") < self.channel.index("{text}"):
+            raise ValueError("channel: {text} stands before {label}; write the text behind its label")
         for label, words in self.words.items():
             if not words or not all(word.strip() for word in words):
                 raise ValueError(f"words.{label}: an empty word; give the label a word that a model can write")
@@ -102,6 +107,17 @@ class Prompt(Config):
         """Whether the label comes after all texts, as a decoder needs it, which does not read what stands behind."""
         pieces = [piece.name for piece in parse_pattern(self.pattern)]
         return not {"text", "second"} & set(pieces[pieces.index("label") :])
+
+    def in_channel(self, word: str, text: str, second: str | None = None) -> tuple[str, str]:
+        """What stands before a text in the channel of a word, and the text with all behind it."""
+        values = {"text": text, "second": second or "", "label": word, "": ""}
+        sides = ["", ""]
+        is_text = False
+        for characters, name in parse_pattern(self.channel, "channel"):
+            sides[is_text] += characters
+            is_text = is_text or name == "text"
+            sides[is_text] += values[name]
+        return sides[0], sides[1]
 
     def words_of(self, label: str) -> tuple[str, ...]:
         """The words of a label: those that the prompt names, else the label itself."""
@@ -158,8 +174,11 @@ class Piece(NamedTuple):
     name: str
 
 
-def parse_pattern(pattern: str) -> list[Piece]:
+def parse_pattern(pattern: str, what: str = "pattern") -> list[Piece]:
     """The pieces of a pattern.
+
+    Args:
+        what: its name in errors.
 
     Raises:
         ValueError: a single brace, or a field that there is not.
@@ -167,11 +186,11 @@ def parse_pattern(pattern: str) -> list[Piece]:
     try:
         parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
-        raise ValueError(f"pattern: {error}; write a brace that is no field twice, {{{{ or }}}}") from None
+        raise ValueError(f"{what}: {error}; write a brace that is no field twice, {{{{ or }}}}") from None
     pieces = []
     for characters, name, form, conversion in parts:
         if name is not None and (name not in FIELDS or form or conversion):
-            raise ValueError(f"pattern: {{{name}}} is no field; the fields are {{text}}, {{second}} and {{label}}")
+            raise ValueError(f"{what}: {{{name}}} is no field; the fields are {{text}}, {{second}} and {{label}}")
         pieces.append(Piece(characters, name or ""))
     return pieces
 

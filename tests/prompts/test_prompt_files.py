@@ -46,6 +46,8 @@ def test_what_a_prompt_renders(tmp_path: Path) -> None:
     assert rendered.after == "."
     assert prompt.premise() == Rendered("-> ", ".")
     assert prompt.words_of("good") == ("fine", "well")
+    path.write_text('pattern = "{text} {label}"\nchannel = "{{T}} {second}, {label}: {text}!"')
+    assert find_prompt(str(path)).in_channel("fine", "{label}", "d") == ("{T} d, fine: ", "{label}!")
 
 
 BAD = [
@@ -55,6 +57,9 @@ BAD = [
     ('pattern = "{text} {mask}"', r"pattern: \{mask\} is no field; the fields are \{text\}, \{second\} and \{label\}"),
     ('pattern = "{text!r} {label}"', r"pattern: \{text\} is no field"),
     ('pattern = "{text.__class__} {label}"', r"pattern: \{text.__class__\} is no field"),
+    ('pattern = "{text} {label}"\nchannel = "{text}"', r"channel: \{label\} stands in it 0 times; write it once"),
+    ('pattern = "{text} {label}"\nchannel = "{label"', "channel: .*; write a brace that is no field twice"),
+    ('pattern = "{text} {label}"\nchannel = "{text} {label}"', r"channel: \{text\} stands before \{label\}; write the"),
     ("words = 3", "field 'pattern' is missing"),
     ('pattern = "{text} {label}"\nwords = {a = ""}', "words.a: an empty word"),
     ('pattern = "{text} {label}"\nwords = {a = []}', "words.a: an empty word"),

@@ -18,11 +18,13 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, save_t5, wor
 import pretune
 from pretune.cli import main
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.channel import channel_scores
 from pretune.generate.continuations import score_exactly
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.vocabulary import Vocabulary
-from pretune.prompts.prompt import Prompt
+from pretune.prompts.prompt import Prompt, find_prompt
 from pretune.tasks.prompted import Prompted
+from pretune.tasks.shared.prompt_rows import PromptedExample
 from pretune.text.readers.records import Record
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
@@ -201,6 +203,45 @@ def test_calibration_is_the_sum_by_hand(models: dict[str, Path], tmp_path: Path)
     assert not np.allclose(wanted["contextual"], wanted["batch"])
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_channel_joins_how_likely_the_text_is_behind_its_label(
+    family: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """transformers scores the text behind each word; several words of a label are averaged."""
+    path = tmp_path / "own.toml"
+    path.write_text(f"pattern = {FORM!r}\nchannel = 'a {{label}} and {{text}}!'\n")
+    labels = {"x": ["fox", "quick fox"], "y": "dog"}
+    asked = [*ASKED, ASKED[0]]
+    behind = [decoder_scores(models[family], "a fox and", [f"{text}!"]) for text in asked]
+    quick = [decoder_scores(models[family], "a quick fox and", [f"{text}!"]) for text in asked]
+    dog = [decoder_scores(models[family], "a dog and", [f"{text}!"]) for text in asked]
+    channel = np.hstack([np.log((np.exp(behind) + np.exp(quick)) / 2), np.array(dog)])
+    model = load(models[family])
+    direct = np.array([list(p.probabilities.values()) for p in model.predict(asked, labels=labels, prompt=path)])
+    for calibrate in (None, "batch"):
+        predictions = model.predict(asked, labels=labels, prompt=path, channel=0.25, calibrate=calibrate)
+        found = np.array([list(prediction.probabilities.values()) for prediction in predictions])
+        wanted = direct * np.exp(channel / 4)
+        wanted /= wanted.sum(axis=1, keepdims=True)
+        if calibrate:
+            wanted /= wanted.mean(axis=0)
+            wanted /= wanted.sum(axis=1, keepdims=True)
+        assert np.allclose(found, wanted, rtol=1e-4)
+    assert not np.allclose(found, direct, rtol=0.01)
+
+
+def test_the_channel_of_a_long_text_reads_its_beginning(models: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(f"pattern = {FORM!r}\nchannel = '{{label}} {{text}}'\n")
+    model = load(models["gpt2"])
+    text = "the quick brown fox jumps " * 30
+    scores = channel_scores(model.network, model.tokenizer, find_prompt(str(path)), ONE, [PromptedExample(text)], 64)
+    more = channel_scores(model.network, model.tokenizer, find_prompt(str(path)), ONE, [PromptedExample(text * 2)], 64)
+    assert np.isfinite(scores).all()
+    assert np.array_equal(scores, more)
+    assert model.predict(text, labels=ONE, prompt=path, channel=0.2).label in ONE
+
+
 def test_several_words_add_up_and_lengths_divide(models: dict[str, Path], tmp_path: Path) -> None:
     model, prompt = load(models["gpt2"]), prompt_file(tmp_path)
     fox, dog, hat = decoder_scores(models["gpt2"], f"{ASKED[0]} and the", ["fox", "dog", "cat ate a hat"])
@@ -285,6 +326,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"labels": ONE, "choose": "similarly", "shots": [{"text": "a", "label": "fox"}]}, "did you mean 'similar'"),
     ({"labels": ONE, "shots": [{"text": "a", "label": "fox"}], "shot_count": 0}, "shot_count 0: expected at least 1"),
     ({"labels": ONE, "normalize": "words"}, "normalize"),
+    ({"labels": ONE, "channel": 0.2}, "prompt plain has no channel, in which a text stands behind its label"),
+    ({"labels": ONE, "channel": -1.0}, "channel -1.0: expected a weight of at least 0, such as 0.2"),
+    ({"labels": ONE, "channel": math.nan}, "channel nan: expected a weight of at least 0"),
     ({"labels": ONE, "task": "classification"}, "leave the task out"),
 ]
 
