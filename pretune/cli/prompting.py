@@ -44,7 +44,7 @@ class PromptFlags:
         shot_model: what says which are similar: tfidf, self for the model's own vectors, or the folder of a model.
         shot_label: column of the labels in the files of examples; by default "label".
         calibrate: contextual, pmi or batch, or your own .py file.
-        channel: weight of how likely a text is behind its label, such as 0.2; by default the channel is not asked.
+        channel: weight of how likely a text is behind its label, such as 0.2.
         chat: put the prompt into the model's chat template.
         normalize: divide the log probability of words by their length.
         shot_seed: of the draw of examples.
