@@ -90,8 +90,8 @@ class Prompt(Config):
             for name in ("text", "label"):
                 if fields.count(name) != 1:
                     raise ValueError(f"{what}: {{{name}}} stands in it {fields.count(name)} times; write it once")
-        if self.channel and not self.channel.index("{label}") < self.channel.index("{text}"):
-            raise ValueError("channel: {text} stands before {label}; write the text behind its label")
+            if what == "channel" and fields.index("text") < fields.index("label"):
+                raise ValueError("channel: {text} stands before {label}; write the text behind its label")
         for label, words in self.words.items():
             if not words or not all(word.strip() for word in words):
                 raise ValueError(f"words.{label}: an empty word; give the label a word that a model can write")

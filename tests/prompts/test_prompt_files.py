@@ -60,6 +60,7 @@ BAD = [
     ('pattern = "{text} {label}"\nchannel = "{text}"', r"channel: \{label\} stands in it 0 times; write it once"),
     ('pattern = "{text} {label}"\nchannel = "{label"', "channel: .*; write a brace that is no field twice"),
     ('pattern = "{text} {label}"\nchannel = "{text} {label}"', r"channel: \{text\} stands before \{label\}; write the"),
+    ('pattern = "{text} {label}"\nchannel = "{{label}} {text} {label}"', r"channel: \{text\} stands before \{label\}"),
     ("words = 3", "field 'pattern' is missing"),
     ('pattern = "{text} {label}"\nwords = {a = ""}', "words.a: an empty word"),
     ('pattern = "{text} {label}"\nwords = {a = []}', "words.a: an empty word"),
