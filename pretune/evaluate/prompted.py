@@ -323,7 +323,7 @@ def _channel_of(task: Prompted, options: PromptOptions) -> float:
         UsageError: no weight, or a prompt without a channel.
     """
     weight = options.get("channel", 0.0)
-    if not 0 <= weight < math.inf:
+    if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
         raise UsageError(f"channel {weight}: expected a weight of at least 0, such as 0.2")
     if weight and not task.form.channel:
         raise UsageError(

@@ -328,6 +328,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"labels": ONE, "normalize": "words"}, "normalize"),
     ({"labels": ONE, "channel": 0.2}, "prompt plain has no channel, in which a text stands behind its label"),
     ({"labels": ONE, "channel": -1.0}, "channel -1.0: expected a weight of at least 0, such as 0.2"),
+    ({"labels": ONE, "channel": "0.2"}, "channel 0.2: expected a weight of at least 0"),
     ({"labels": ONE, "channel": math.nan}, "channel nan: expected a weight of at least 0"),
     ({"labels": ONE, "task": "classification"}, "leave the task out"),
 ]
