@@ -324,7 +324,7 @@ def _channel_of(task: Prompted, options: PromptOptions) -> float:
     """
     weight = options.get("channel", 0.0)
     if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise UsageError(f"channel {weight}: expected a weight of at least 0, such as 0.2")
+        raise UsageError(f"channel {weight!r}: expected a number of at least 0, such as 0.2")
     if weight and not task.form.channel:
         raise UsageError(
             f"prompt {task.config.prompt} has no channel, in which a text stands behind its label; write a prompt of "

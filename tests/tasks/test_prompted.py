@@ -327,9 +327,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"labels": ONE, "shots": [{"text": "a", "label": "fox"}], "shot_count": 0}, "shot_count 0: expected at least 1"),
     ({"labels": ONE, "normalize": "words"}, "normalize"),
     ({"labels": ONE, "channel": 0.2}, "prompt plain has no channel, in which a text stands behind its label"),
-    ({"labels": ONE, "channel": -1.0}, "channel -1.0: expected a weight of at least 0, such as 0.2"),
-    ({"labels": ONE, "channel": "0.2"}, "channel 0.2: expected a weight of at least 0"),
-    ({"labels": ONE, "channel": math.nan}, "channel nan: expected a weight of at least 0"),
+    ({"labels": ONE, "channel": -1.0}, "channel -1.0: expected a number of at least 0, such as 0.2"),
+    ({"labels": ONE, "channel": "0.2"}, "channel .0.2.: expected a number of at least 0"),
+    ({"labels": ONE, "channel": math.nan}, "channel nan: expected a number of at least 0"),
     ({"labels": ONE, "task": "classification"}, "leave the task out"),
 ]
 
