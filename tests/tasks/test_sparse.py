@@ -29,12 +29,12 @@ from pretune.text.samples.examples import ExampleView
 WORDS = word_tokenizer()
 NOUNS = ["fox", "dog", "cat", "hat"]
 FIELDS: dict[str, Any] = {
-    "steps": 120,
+    "steps": 300,
     "lr": 3e-3,
     "device": "cpu",
     "precision": "fp32",
     "threads": 1,
-    "evaluation": {"every": 120},
+    "evaluation": {"every": 300},
     "track": {"report": False, "progress": "quiet"},
 }
 COLUMNS = {"text": "query", "second": "passage"}
