@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pretune.draw import Draw
@@ -187,15 +188,20 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
 
 
 def _check_learns(components: TrainComponents, recipe: Recipe) -> None:
-    """Refuse a run that would train nothing of its model, such as next tokens by the frozen table of the vocabulary."""
+    """Refuse a run with a step that trains nothing of its model, such as next tokens by the frozen table of words."""
     model, method = components.model, tuning_method(recipe)
-    if method.changes(model) or any(weight.requires_grad for weight in model.parameters()):
+    below = (weight for name, weight in model.named_parameters() if not name.startswith("heads."))
+    if method.changes(model) or any(weight.requires_grad for weight in below):
         return
-    names = " and ".join(part.name for part in components.objective.alternatives)
-    raise UsageError(
-        f"tune.{method.name}: nothing of the model would learn, as {names} has no head in it with weights of its own; "
-        "choose a method that changes what lies below, such as --tune lora"
-    )
+    for part in components.objective.alternatives:
+        with torch.device("meta"):
+            roles = part.heads(model)
+        heads = [model.heads[role] for role in roles if role in model.heads]
+        if not any(weight.requires_grad for head in heads for weight in head.parameters()):
+            raise UsageError(
+                f"tune.{method.name}: nothing of the model would learn, as {part.name} has no head in it with weights "
+                "of its own; choose a method that changes what lies below, such as --tune lora"
+            )
 
 
 def _adopt_heads(model: LanguageModel, members: Sequence[Objective]) -> None:

@@ -119,8 +119,10 @@ def test_a_run_that_would_train_nothing_is_refused(family, objective, tmp_path, 
     if objective == "mlm":
         assert (pretrain(over) / "model.safetensors").exists()
         return
-    with pytest.raises(UsageError, match=f"tune.frozen: nothing of the model would learn, as {objective} has no head"):
-        pretrain(over)
+    for others in ({}, {"mlm": 5.0}) if family == "bert" else ({},):
+        mixed = replaced(over, objective={objective: 1.0, **others})
+        with pytest.raises(UsageError, match=f"tune.frozen: nothing of .* would learn, as {objective} has no head"):
+            pretrain(mixed)
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
