@@ -34,18 +34,29 @@ def byte_tokenizer(size: int = 300) -> Tokenizer:
 
 @cache
 def word_tokenizer() -> Tokenizer:
-    """BERT-like: lower-cased pieces of words."""
+    """BERT-like: lower-cased pieces of words, the same in every process.
+
+    The trainer numbers the characters inside of words by a hash table and breaks ties by number, so they are given.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner = _bert_pipeline(models.WordPiece(unk_token="[UNK]"))
+    normalize, split = learner.normalizer.normalize_str, learner.pre_tokenizer.pre_tokenize_str
+    inner = sorted({f"##{character}" for text in TEXTS for word, _ in split(normalize(text)) for character in word[1:]})
+    trainer = trainers.WordPieceTrainer(vocab_size=160, special_tokens=[*special, *inner], show_progress=False)
+    learner.train_from_iterator(TEXTS * 3, trainer)
+    backend = _bert_pipeline(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    backend.add_special_tokens(special)
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return Tokenizer(backend, dict(zip(names, special, strict=True)))
+
+
+def _bert_pipeline(model: models.Model) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    backend.train_from_iterator(
-        TEXTS * 3, trainers.WordPieceTrainer(vocab_size=160, special_tokens=special, show_progress=False)
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return Tokenizer(backend, dict(zip(names, special, strict=True)))
+    return backend
 
 
 def save_gpt2(
