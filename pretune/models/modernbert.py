@@ -102,13 +102,15 @@ class Config(model.Config):
         return self
 
 
-def _size(layers: int, width: int, inner: int, every: int = 3) -> dict[str, int]:
+def _size(layers: int, width: int, inner: int, every: int = 3) -> dict[str, int | str]:
+    """The released models classify by the mean of all rows, though the class of `transformers` reads the first one."""
     return {
         "num_hidden_layers": layers,
         "hidden_size": width,
         "num_attention_heads": width // 64,
         "intermediate_size": inner,
         "global_attn_every_n_layers": every,
+        "classifier_pooling": "mean",
     }
 
 

@@ -134,6 +134,7 @@ CASES = {
             "untied": {"tie_word_embeddings": False},
             "other layers": {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
             "mean": {"classifier_pooling": "mean"},
+            "first row": {"classifier_pooling": "cls"},
             "every second": {"global_attn_every_n_layers": 2, "global_rope_theta": 500.0, "local_rope_theta": 50.0},
         },
         published={"base": (149e6, ["mlm"]), "large": (395e6, ["mlm"])},
@@ -264,6 +265,14 @@ def test_sizes_are_the_published_ones(name, size):
     printed, heads = CASES[name].published[size]
     actual = count_parameters(build(name, size, heads, allocate=False))
     assert abs(actual - printed) <= (0.5e9 if printed >= 1e11 else 0.1e9 if printed >= 1e9 else 1e6), f"{actual:,}"
+
+
+def test_new_modernberts_classify_by_the_mean_as_the_released_ones():
+    """The released files say so; the class of transformers, by which files without the field are read, does not."""
+    for size in get_family("modernbert").SIZES:
+        model = build("modernbert", size, ["classification"], allocate=False, labels=["a", "b"])
+        assert model.heads["classification"].needs_all_rows
+    assert hf.ModernBertConfig().classifier_pooling == "cls"
 
 
 @pytest.mark.parametrize("name", CASES)
