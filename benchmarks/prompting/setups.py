@@ -50,11 +50,6 @@ CANDIDATES = {
     for n, (pattern, words) in enumerate(_CANDIDATES.items())
     for chat in (False, True)
     for calibrate in (None, "contextual", "batch")
-} | {
-    f"4 shots, {choose}, channel, batch": Setup(
-        "sentiment", WORDS, {"shot_count": 4, "choose": choose, "channel": 0.2, "calibrate": "batch"}
-    )
-    for choose in ("similar_balanced", "balanced")
 }
 """Among which `sentiment` was chosen, with `--develop`, that is on training sentences."""
 ZERO_SHOT = {
@@ -74,8 +69,10 @@ FEW_SHOT = {
     for choose in ("similar", "similar_balanced", "balanced", "random")
     for calibrate in (None, "contextual", "batch")
 } | {
-    f"4 shots, {choose}, channel, batch": Setup(
-        "sentiment", WORDS, {"shot_count": 4, "choose": choose, "channel": 0.2, "calibrate": "batch"}
+    f"4 shots, balanced, {'4 draws, ' if draws > 1 else ''}{'channel, ' if channel else ''}batch": Setup(
+        "sentiment",
+        WORDS,
+        {"shot_count": 4, "shot_draws": draws, "choose": "balanced", "channel": channel, "calibrate": "batch"},
     )
-    for choose in ("similar_balanced", "balanced")
+    for draws, channel in ((1, 0.2), (4, 0.0), (4, 0.2))
 }

@@ -40,6 +40,7 @@ class PromptFlags:
         prompt: its name, or your own .toml file; by default plain.
         shots: labelled files, of which some examples stand solved in the prompt.
         shot_count: how many.
+        shot_draws: ask with so many draws of them, and average the answers.
         choose: which ones: similar to the text, balanced over labels, both, or random; or a .py file of your own.
         shot_model: what says which are similar: tfidf, self for the model's own vectors, or the folder of a model.
         shot_label: column of the labels in the files of examples; by default "label".
@@ -54,6 +55,7 @@ class PromptFlags:
     prompt: str | None = None
     shots: tuple[Path, ...] = ()
     shot_count: int | None = None
+    shot_draws: int | None = None
     choose: str | None = None
     shot_model: str | None = None
     shot_label: str | None = None
@@ -70,7 +72,12 @@ class PromptFlags:
         Raises:
             UsageError: a flag that means nothing without another, or a label twice.
         """
-        of_shots = {"shot_count": self.shot_count, "choose": self.choose, "shot_model": self.shot_model}
+        of_shots = {
+            "shot_count": self.shot_count,
+            "shot_draws": self.shot_draws,
+            "choose": self.choose,
+            "shot_model": self.shot_model,
+        }
         for flag, value in {**of_shots, "shot_seed": self.shot_seed, "shot_label": self.shot_label}.items():
             if value is not None and not self.shots:
                 name = flag.replace("_", "-")

@@ -3,21 +3,25 @@
     prompt   Review: a gripping film     Sentiment: positive     log p(label | text)
     channel  The review is positive: a gripping film              log p(text | label)
 
-The errors of both are not the same, so their sum is often right where one of them is not.
+The errors of both are not the same, so their sum is often right where one of them is not. Solved examples stand before
+the text in the form of the channel, each behind its label.
 
-Source: Min et al. 2022, "Noisy channel language model prompting" (arXiv 2108.04106), the channel alone.
+Source: Min et al. 2022, "Noisy channel language model prompting" (arXiv 2108.04106), the channel alone; examples in one
+context as in its "concat-based demonstrations".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from pretune.generate.choices import EncodedPair, encode_pairs, score_pairs
 from pretune.models.model import LanguageModel
 from pretune.prompts.pool import Floats
-from pretune.prompts.prompt import Prompt
+from pretune.prompts.prompt import Prompt, Solved
 from pretune.tasks.shared.prompt_rows import PromptedExample
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -43,28 +47,73 @@ def channel_scores(
         UsageError: a model without a language head.
         DataError: a text that adds no token to what stands before it.
     """
-    texts = list(dict.fromkeys((each.text, each.second) for each in examples if each.text.strip()))
     words = [(number, word) for number, label in enumerate(labels) for word in form.words_of(label)]
-    pairs = encode_pairs(
-        model, tokenizer, [form.in_channel(word, *text) for text in texts for _, word in words], special_tokens=False
-    )
-    by_text = [pairs[start : start + len(words)] for start in range(0, len(pairs), len(words))]
-    cut = [pair for own in by_text for pair in _cut(own, length, model.has_encoder)]
-    log_probs = [each.log_prob for each in score_pairs(model, tokenizer, cut)]
-    by_word = np.array(log_probs, np.float64).reshape(len(texts), len(words))
+    texts = dict.fromkeys((each.text, each.second, each.solved) for each in examples if each.text.strip())
+    asked = _Asked(model, tokenizer, form, [word for _, word in words], length)
+    pairs = [pair for own in asked.encode([_Text(*text) for text in texts]) for pair in own]
+    by_word = np.array([each.log_prob for each in score_pairs(model, tokenizer, pairs)], np.float64)
+    by_word = by_word.reshape(len(texts), len(words))
     by_label = np.stack(
         [_mean(by_word[:, [n for n, (own, _) in enumerate(words) if own == number]]) for number in range(len(labels))],
         axis=1,
     )
     known = dict(zip(texts, by_label, strict=True))
     nothing = np.zeros(len(labels))
-    return np.array([known.get((each.text, each.second), nothing) for each in examples]).reshape(-1, len(labels))
+    found = [known.get((each.text, each.second, each.solved), nothing) for each in examples]
+    return np.array(found).reshape(-1, len(labels))
 
 
-def _cut(pairs: Sequence[EncodedPair], length: int, are_apart: bool) -> list[EncodedPair]:
-    """The pairs of one text, with as many of its tokens as have room behind the longest context."""
-    room = length if are_apart else length - max(len(pair.context) for pair in pairs)
-    return [EncodedPair(pair.context, pair.continuation[: max(room, 1)]) for pair in pairs]
+class _Text(NamedTuple):
+    """A text with the solved examples before it, the least important first."""
+
+    text: str
+    second: str | None
+    solved: tuple[Solved, ...]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How texts are asked for.
+
+    Attributes:
+        words: of all labels.
+        length: tokens that the model reads.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    form: Prompt
+    words: Sequence[str]
+    length: int
+
+    def encode(self, texts: Sequence[_Text]) -> list[list[EncodedPair]]:
+        """The pairs of each text, one for each word, cut to what the model reads.
+
+        The least important examples go where there is no room for all, as in the prompt, and then the text's end.
+        """
+        strings = [self._string(word, text) for text in texts for word in self.words]
+        pairs = encode_pairs(self.model, self.tokenizer, strings, special_tokens=False)
+        out = [pairs[start : start + len(self.words)] for start in range(0, len(pairs), len(self.words))]
+        shorter = [n for n, own in enumerate(out) if texts[n].solved and not self._fits(own)]
+        again = self.encode([texts[n]._replace(solved=texts[n].solved[1:]) for n in shorter]) if shorter else []
+        for n, own in zip(shorter, again, strict=True):
+            out[n] = own
+        return [self._cut(own) for own in out]
+
+    def _string(self, word: str, text: _Text) -> tuple[str, str]:
+        """What stands before a text behind a word, and the text."""
+        before, own = self.form.in_channel(word, text.text, text.second)
+        solved = ["".join(self.form.in_channel(each.word, each.text, each.second)) for each in text.solved]
+        return self.form.separator.join([*solved, before]), own
+
+    def _fits(self, pairs: Sequence[EncodedPair]) -> bool:
+        sides = (max(map(len, pair)) if self.model.has_encoder else sum(map(len, pair)) for pair in pairs)
+        return max(sides) <= self.length
+
+    def _cut(self, pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
+        """The pairs of one text, with as many of its tokens as have room behind the longest context."""
+        room = self.length if self.model.has_encoder else self.length - max(len(pair.context) for pair in pairs)
+        return [EncodedPair(pair.context, pair.continuation[: max(room, 1)]) for pair in pairs]
 
 
 def _mean(log_probs: Floats) -> Floats:

@@ -325,6 +325,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"labels": ONE, "calibrate": "contextuel"}, "no variant 'contextuel'; did you mean 'contextual'"),
     ({"labels": ONE, "choose": "similarly", "shots": [{"text": "a", "label": "fox"}]}, "did you mean 'similar'"),
     ({"labels": ONE, "shots": [{"text": "a", "label": "fox"}], "shot_count": 0}, "shot_count 0: expected at least 1"),
+    (
+        {"labels": ONE, "shots": [{"text": "a", "label": "fox"}], "shot_draws": 0},
+        "shot_draws 0: expected a whole number",
+    ),
+    (
+        {"labels": ONE, "shots": [{"text": "a", "label": "fox"}], "shot_draws": 2},
+        "shot_draws 2: similar chooses the same examples each time; leave it out",
+    ),
     ({"labels": ONE, "normalize": "words"}, "normalize"),
     ({"labels": ONE, "channel": 0.2}, "prompt plain has no channel, in which a text stands behind its label"),
     ({"labels": ONE, "channel": -1.0}, "channel -1.0: expected a number of at least 0, such as 0.2"),
@@ -434,7 +442,7 @@ def test_a_prompt_in_a_chat_template(models: dict[str, Path], tmp_path: Path) ->
     assert model.predict("a hat", calibrate="pmi", **options).label in ONE
     asked = ["a hat", "a <|endoftext|> hat"]
     prompted = model.prompted(shots=[{"text": "a <|endoftext|> cat", "label": "dog"}], shot_count=1, **options)
-    examples = prompted._with_shots([prompted.task.read(Record.of({"text": text})) for text in asked])
+    (examples,) = prompted._with_shots([prompted.task.read(Record.of({"text": text})) for text in asked])
     plain, named = prompted.task.encode(examples, model.tokenizer, 500)
     end = model.tokenizer.vocabulary.eos
     assert plain.tokens.tolist().count(end) == named.tokens.tolist().count(end) == 3, "those of the template alone"
