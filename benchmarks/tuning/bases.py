@@ -36,7 +36,7 @@ _RECIPES: Mapping[str, Mapping[str, Any]] = {
 
 
 def base(name: str, folder: Path, minutes: float) -> Path:
-    """A base that was pretrained for some minutes; one that is there is used as it is.
+    """A base that was pretrained for some minutes; one of as many minutes that is there is used.
 
     Args:
         name: `zh` or `decoder`.
@@ -47,7 +47,7 @@ def base(name: str, folder: Path, minutes: float) -> Path:
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     recipe, own = _RECIPES[name], folder / name
-    run = own / "run"
+    run = own / f"run-{minutes:g}"
     if (run / "model.safetensors").is_file():
         return run
     files = [text_file(f"corpora/{file}") for file in recipe["files"]]

@@ -43,6 +43,7 @@ METHODS: Mapping[str, Method] = {
     "adapter-16": Method("adapter", {"adapter": {"reduction": 16}}),
     "adapter-4": Method("adapter", {"adapter": {"reduction": 4}}),
     "parallel-2": Method("adapter, parallel", {"adapter": {"form": "parallel", "reduction": 2}}),
+    "parallel-1": Method("adapter, parallel", {"adapter": {"form": "parallel", "reduction": 1}}),
     "lora-qv-2": Method("lora, query and value", _lora(2)),
     "lora-qv-8": Method("lora, query and value", _lora(8)),
     "lora-qv-32": Method("lora, query and value", _lora(32)),

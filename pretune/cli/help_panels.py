@@ -20,7 +20,8 @@ _RARE = (
     *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
     *("--combine", "--word-vector", "--segmenter", "--dim", "--prompt-name"),
     *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
-    *("--shot-count", "--choose", "--shot-model", "--shot-label", "--normalize", "--channel", "--shot-seed", "--chat"),
+    *("--shot-count", "--shot-draws", "--choose", "--shot-model", "--shot-label", "--shot-seed"),
+    *("--normalize", "--channel", "--chat"),
     *("--adapters", "--adapter", "--adapter-column"),
     *("--unit", "--query-prompt", "--passage-prompt"),
 )
