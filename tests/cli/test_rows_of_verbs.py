@@ -187,7 +187,8 @@ def test_second_texts_are_embedded_and_filled(models: dict[str, Path], tmp_path:
     assert vectors.shape == (3, 2, 32)
     assert np.allclose(vectors[:, 1], model.embed(SECONDS), atol=1e-5)
     out = tmp_path / "out.jsonl"
-    assert run("fill", models["fill"], "--input", path, "--second", "s2", "--output", out) == 0
+    exact = ["--precision", "fp32"]  # the best tokens of random weights are close
+    assert run("fill", models["fill"], "--input", path, "--second", "s2", "--output", out, *exact) == 0
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["fill"])
     theirs = transformers.BertForMaskedLM.from_pretrained(models["fill"]).eval()
     inputs = tokenizer(texts_of("fill")[0], SECONDS[0], return_tensors="pt")
