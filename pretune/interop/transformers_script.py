@@ -111,7 +111,8 @@ def _outputs(model: Any, wanted: dict[str, Any]) -> dict[str, Any]:
 
     arrays: dict[str, Any] = {}
     for n, row in enumerate(wanted["rows"]):
-        inputs = {"input_ids": torch.tensor([row])}
+        tokens = torch.tensor([row])
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}  # ModernBERT's mean needs a mask
         if wanted["start"] is not None:
             inputs["decoder_input_ids"] = torch.tensor([[wanted["start"], *row[:-1]]])
         if model.__class__.__name__.endswith("ForMultipleChoice"):  # a text is the only choice
