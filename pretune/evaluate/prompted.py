@@ -212,7 +212,7 @@ class PromptedModel:
         if not self._shots:
             return [examples]
         chosen = [shots.choose_for(examples) for shots in self._shots]
-        if len(chosen) > 1 and chosen[0] == chosen[1]:
+        if examples and len(chosen) > 1 and chosen[0] == chosen[1]:
             raise UsageError(
                 f"shot_draws {len(chosen)}: {self._shots[0].choose} chooses the same examples each time; leave it out, "
                 "or choose random or balanced ones"

@@ -46,6 +46,7 @@ def test_several_draws_of_examples_are_the_geometric_mean_of_each(folder: Path) 
     found = probabilities(model, path, seed=4, shot_draws=3, **options)
     assert found == pytest.approx(wanted, rel=1e-5)
     assert not np.allclose(each[0], wanted, rtol=1e-3)
+    assert list(model.predict([], prompt=path, seed=4, shot_draws=3, **options)) == []
     prompts = model.prompted(prompt=path, seed=4, shot_draws=3, **options).render(["a hat"])
     assert prompts == [model.prompted(prompt=path, seed=n, **options).render(["a hat"])[0] for n in (4, 5, 6)]
 
