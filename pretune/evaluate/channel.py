@@ -12,6 +12,7 @@ context as in its "concat-based demonstrations".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from pretune.prompts.pool import Floats
 from pretune.prompts.prompt import Prompt, Solved
 from pretune.tasks.shared.prompt_rows import PromptedExample
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.wording import counted
+
+_log = logging.getLogger("pretune")
 
 
 def channel_scores(
@@ -91,14 +95,27 @@ class _Asked:
 
         The least important examples go where there is no room for all, as in the prompt, and then the text's end.
         """
-        strings = [self._string(word, text) for text in texts for word in self.words]
-        pairs = encode_pairs(self.model, self.tokenizer, strings, special_tokens=False)
-        out = [pairs[start : start + len(self.words)] for start in range(0, len(pairs), len(self.words))]
-        shorter = [n for n, own in enumerate(out) if texts[n].solved and not self._fits(own)]
-        again = self.encode([texts[n]._replace(solved=texts[n].solved[1:]) for n in shorter]) if shorter else []
-        for n, own in zip(shorter, again, strict=True):
-            out[n] = own
-        return [self._cut(own) for own in out]
+        out: list[list[EncodedPair]] = [[] for _ in texts]
+        pending, shortened = dict(enumerate(texts)), set[int]()
+        while pending:
+            strings = [self._string(word, text) for text in pending.values() for word in self.words]
+            pairs = encode_pairs(self.model, self.tokenizer, strings, special_tokens=False)
+            for place, (n, text) in enumerate(list(pending.items())):
+                own = pairs[place * len(self.words) : (place + 1) * len(self.words)]
+                if text.solved and not self._fits(own):
+                    pending[n] = text._replace(solved=text.solved[1:])
+                    shortened.add(n)
+                else:
+                    out[n] = self._cut(own)
+                    del pending[n]
+        if shortened:
+            _log.warning(
+                "the channel is longer than the %s tokens that the model reads, so solved examples were left out of it "
+                "before %s, the least similar first; ask for fewer with --shot-count",
+                f"{self.length:,}",
+                counted(len(shortened), "text"),
+            )
+        return out
 
     def _string(self, word: str, text: _Text) -> tuple[str, str]:
         """What stands before a text behind a word, and the text."""

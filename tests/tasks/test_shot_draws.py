@@ -68,7 +68,7 @@ def test_solved_examples_stand_in_the_channel_too(folder: Path, tmp_path: Path) 
     assert found == pytest.approx(wanted / wanted.sum(axis=1, keepdims=True), rel=1e-4)
 
 
-def test_examples_leave_a_long_channel_the_least_similar_first(folder: Path) -> None:
+def test_examples_leave_a_long_channel_the_least_similar_first(folder: Path, caplog: Any) -> None:
     model, form = load(folder), find_prompt(str(folder / "first.toml"))
     solved = tuple(Solved(shot["text"], form.words_of(shot["label"])[0]) for shot in SHOTS)
 
@@ -77,7 +77,12 @@ def test_examples_leave_a_long_channel_the_least_similar_first(folder: Path) -> 
         return channel_scores(model.network, model.tokenizer, form, ["x", "y"], asked, length)
 
     assert np.array_equal(scores(solved, 48), scores(solved[1:], 64))
+    assert "longer than the 48 tokens that the model reads, so solved examples were left out of it" in caplog.text
+    assert "before 1 text, the least similar first" in caplog.text
+    caplog.clear()
     assert np.array_equal(scores(solved, 34), scores(solved[2:], 64))
     assert np.array_equal(scores(solved, 24), scores((), 64))
+    caplog.clear()
     assert not np.allclose(scores(solved, 64), scores(solved[1:], 64))
+    assert not caplog.text
     assert not np.allclose(scores(solved[2:], 64), scores((), 64))
