@@ -91,11 +91,13 @@ class Shots:
         self, examples: Sequence[PromptedExample], chosen: Sequence[Sequence[int]], form: Prompt
     ) -> list[PromptedExample]:
         """The examples with those that were chosen for them, by the words of a prompt."""
-        solved = [
-            Solved(each.text, form.words_of(self.labels[number])[0], each.second, each.origin)
-            for each, number in zip(self.examples, self.pool.labels.tolist(), strict=True)
-        ]
+        solved = {n: self._solved(n, form) for n in {n for own in chosen for n in own}}
         return [replace(each, solved=tuple(solved[n] for n in own)) for each, own in zip(examples, chosen, strict=True)]
+
+    def _solved(self, n: int, form: Prompt) -> Solved:
+        """An example by the word of its label."""
+        each, label = self.examples[n], self.labels[int(self.pool.labels[n])]
+        return Solved(each.text, form.words_of(label)[0], each.second, each.origin)
 
 
 def _number(task: Prompted, example: PromptedExample) -> int:
