@@ -31,6 +31,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "adapters": (*_TORCH, "transformers==4.57.6", "adapters==1.3.0", "accelerate==1.15.0"),
     "datasets": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "datasets==5.2.0"),
     "sentence-transformers": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0"),
+    "setfit": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0", "setfit==1.2.0"),
     "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),
     "ctranslate2": ("numpy==2.4.6", "safetensors==0.8.0", "ctranslate2==4.8.5"),
     "llama.cpp": (  # its CMake builds for the processor of the machine

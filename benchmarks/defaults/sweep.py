@@ -2,6 +2,7 @@
 
     python -m benchmarks.defaults.sweep MODEL --sets trec sst2 --sizes 8 300 --draws 1 2 --candidates contrast default
 
+`setfit` is a candidate, too: the library, with the pairs of its paper, in an environment of its own.
 Sizes up to 64 are examples of each label, larger ones of all together. What is in the file of results is not measured
 again, so that a sweep can be stopped and goes on; `python -m benchmarks.defaults.table` shows it.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,10 +22,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmarks.environments import python
 from benchmarks.understanding.sets import Record, draw_per_label, draw_records, find_set
+from pretune.errors import BenchError
 
 RESULTS = Path(__file__).parent / "results.json"
+SETFIT = "setfit"
 Result: TypeAlias = dict[str, Any]
+_SETFIT = Path(__file__).parents[1] / "peers" / "setfit_finetune.py"
+_ITERATIONS = 20  # pairs of each kind for a text, as SetFit's paper has them
 _TESTED = 400  # records of a test set
 _PER_LABEL = 64  # the largest size that is one of each label
 
@@ -100,16 +108,56 @@ def measure(folder: str, name: str, size: int, number: int, wanted: Sequence[str
     for candidate in wanted:
         if _key({**base, "candidate": candidate}) in known:
             continue
-        with tempfile.TemporaryDirectory() as output:
-            start = time.perf_counter()
-            fields: dict[str, Any] = {"model": folder, "output": f"{output}/run", "seed": number, **second}
-            fields |= {"track.report": False, "track.progress": "quiet"}
-            model = pretune.finetune(train=train, **fields, **candidates(len(train))[candidate])
-            seconds = time.perf_counter() - start
-            texts = [(r["text"], r["second"]) if second else r["text"] for r in test]
-            guess = [str(answer.label) for answer in model.predict(texts)]  # type: ignore[arg-type]
+        fields = {"seed": number, **second}
+        if candidate == SETFIT:
+            guess, seconds = _by_setfit(folder, train, test, number)
+        else:
+            guess, seconds = _by_finetune(folder, train, test, {**fields, **candidates(len(train))[candidate]})
         truth = [str(record["label"]) for record in test]
         yield {**base, "candidate": candidate, "score": _accuracy(guess, truth), "seconds": round(seconds, 1)}
+
+
+def _by_finetune(
+    folder: str, train: Sequence[Record], test: Sequence[Record], fields: Mapping[str, Any]
+) -> tuple[list[str], float]:
+    """Labels of the tested records, and the seconds of the training."""
+    import pretune
+
+    with tempfile.TemporaryDirectory() as output:
+        quiet: dict[str, Any] = {"output": f"{output}/run", "track.report": False, "track.progress": "quiet"}
+        start = time.perf_counter()
+        model = pretune.finetune(train=train, model=folder, **quiet, **fields)
+        seconds = time.perf_counter() - start
+        texts = [(r["text"], r["second"]) if "second" in fields else r["text"] for r in test]
+        return [str(answer.label) for answer in model.predict(texts)], seconds  # type: ignore[arg-type]
+
+
+def _by_setfit(folder: str, train: Sequence[Record], test: Sequence[Record], number: int) -> tuple[list[str], float]:
+    """The same of SetFit, in an environment of its own.
+
+    Raises:
+        BenchError: it reads no pairs of texts, or failed.
+    """
+    if "second" in train[0]:
+        raise BenchError("SetFit reads one text; leave sets of pairs out")
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Path(scratch) / "job.json"
+        texts = {name: [str(record["text"]) for record in part] for name, part in (("texts", train), ("tested", test))}
+        labels = [str(record["label"]) for record in train]
+        order = {"model": folder, **texts, "labels": labels, "seed": number, "iterations": _ITERATIONS}
+        job.write_text(json.dumps(order), encoding="utf-8")
+        command: list[str | Path] = [
+            python(SETFIT),
+            "-P",
+            _SETFIT,
+            job,
+        ]  # -P: the folder of the script has files named like libraries
+        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+    if done.returncode:
+        raise BenchError("\n".join(done.stderr.splitlines()[-5:]))
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["labels"], answer["seconds"]
 
 
 def _key(result: Mapping[str, Any]) -> str:

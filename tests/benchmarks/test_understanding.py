@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.understanding.measure import Measurement
 from benchmarks.understanding.one import Order
 from benchmarks.understanding.sets import LabelledSet, Split, draw_records, draw_with_each_label
 from benchmarks.understanding.table import table
+from pretune.errors import PretuneError
 
 RECORDS = [{"text": f"{word} cat {n}", "label": word} for n in range(20) for word in ("quick", "lazy")]
 TINY = LabelledSet(
@@ -87,6 +89,22 @@ def test_a_run_scores_the_test_records(tmp_path: Path, monkeypatch: pytest.Monke
     assert (result["train"], result["test"]) == (40, 6)
 
 
+def test_a_run_first_reads_the_training_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose labels, and whose test records, the continued pretraining does not see."""
+    save_bert(tmp_path / "bert", word_tokenizer())
+    monkeypatch.setattr(one, "find_set", lambda name: TINY)
+    monkeypatch.setattr(one, "_CONTINUED", {"length": 16, "batch": 4, "threads": 1, "device": "cpu"})
+    pair = {"text": "a dog", "second": "and a cat", "label": "quick"}
+    split = Split([*RECORDS, pair], [{"text": "unseen", "label": "lazy"}])
+    base = one.continue_pretraining(order(model=str(tmp_path / "bert"), continued=0.01), split, tmp_path)
+    assert (tmp_path / "texts.txt").read_text() == "\n\n".join([r["text"] for r in RECORDS] + ["a dog", "and a cat"])
+    assert (Path(base) / "model.safetensors").read_bytes() != (tmp_path / "bert" / "model.safetensors").read_bytes()
+    recipe = {"steps": 2, "device": "cpu", "precision": "fp32", "threads": 1, "holdout": 0.2, "length": 16}
+    monkeypatch.setattr(one, "continue_pretraining", lambda order, split, folder: str(tmp_path / "missing"))
+    with pytest.raises(PretuneError, match="missing"):
+        one.run(order(model=str(tmp_path / "bert"), continued=0.01, recipe=recipe))
+
+
 def test_a_run_apart_ends_with_its_error_or_at_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stand_in = tmp_path / "python"
     monkeypatch.setattr(sys, "executable", str(stand_in))
@@ -94,6 +112,15 @@ def test_a_run_apart_ends_with_its_error_or_at_its_limit(monkeypatch: pytest.Mon
         stand_in.write_text(f"#!/bin/sh\necho broken >&2\nsleep {seconds}\nexit 3\n")
         stand_in.chmod(0o755)
         assert measure.run_apart(order(), minutes) == {"error": error}
+
+
+def test_runs_without_continued_pretraining_keep_their_names() -> None:
+    plain, continued = (measure.key_of(TINY, order(continued=minutes)) for minutes in (0.0, 20.0))
+    fields = {**vars(order()), "recipe": {}, "task": "classification"}
+    del fields["continued"]
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+    assert f"/ {digest} /" in plain
+    assert continued.startswith("tiny after 20 minutes on its texts / m / ")
 
 
 def test_an_order_is_plain() -> None:
