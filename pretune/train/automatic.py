@@ -25,6 +25,7 @@ from pretune.train.labelled import LabelledData, read_labelled
 from pretune.train.network import fitted_tokenizer
 from pretune.train.open_fields import place_of
 from pretune.train.recipe import Recipe
+from pretune.train.tokens_read import tokens_per_parameter
 from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
@@ -35,6 +36,8 @@ SLOWER = 0.3  # what the rate is multiplied by where the texts of a pair are rea
 _VERY_FEW = 100  # examples that may mislead training, so that the weights before it count too
 _SEVERAL = 32  # labels of which a batch of 32 seldom has two texts of one
 _ENOUGH = 200  # validation examples by which the best weights are chosen
+_YOUNG = 20.0  # tokens for each parameter, until which pretraining pays most: Hoffmann et al. 2022, arXiv 2203.15556
+_FASTER, _FASTEST = 4.0, 1e-3  # what the rate is multiplied by for weights that have read fewer, and its limit
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
 
@@ -54,6 +57,7 @@ class RunFacts:
         vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
         is_frozen: the head alone trains.
         window: tokens that a task reads at once which reads long texts in windows; 0 for another task.
+        is_young: the weights are of our own runs, which have read little text for their size.
     """
 
     examples: int
@@ -67,11 +71,13 @@ class RunFacts:
     vectors: PoolPosition | None
     is_frozen: bool
     window: int = 0
+    is_young: bool = False
 
     def describe(self) -> str:
-        """The examples in words."""
+        """The examples in words, and what is known of the model."""
         labels = f" of {self.labels:,} labels" if self.labels else ""
-        return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each"
+        young = " for a model that has read little text" if self.is_young else ""
+        return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each{young}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Choice:
 
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
-    rate = _rounded((1e-4 if facts.of_texts else 3e-4) * 384 / facts.width)
+    rate = _rounded(_rate(facts))
     few_pairs = facts.is_paired and (facts.is_frozen or facts.examples < _MANY_PAIRS)
     if facts.fits_head and few_pairs and facts.vectors is not None:
         return _choose_for_pairs(facts, facts.vectors, rate)
@@ -162,6 +168,12 @@ def _choose_for_pairs(facts: RunFacts, position: PoolPosition, rate: float) -> C
         return Choice(1, batch, 1e-3, 0.0, "last", position, apart=True)
     steps = math.ceil(max(2 * facts.examples, _FEWEST_PAIRS) / batch)
     return Choice(steps, batch, _rounded(SLOWER * rate), 0.1, "last", position, apart=True)
+
+
+def _rate(facts: RunFacts) -> float:
+    """The learning rate: lower, the wider a model is; higher where there is little to lose, as it has read little."""
+    rate = (1e-4 if facts.of_texts else 3e-4) * 384 / facts.width
+    return max(rate, min(_FASTER * rate, _FASTEST)) if facts.is_young else rate
 
 
 def _epochs(facts: RunFacts) -> float:
@@ -287,6 +299,7 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
     vectors = read_vectors(plain_folder(folder), body.width, [])
     first = vectors.bricks[0] if vectors is not None else None
     mode = first.modes[0] if isinstance(first, Pooling) and len(first.modes) == 1 else None
+    tokens = tokens_per_parameter(folder)
     return RunFacts(
         examples=len(data.train),
         validation=len(data.validation),
@@ -299,4 +312,5 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
         vectors=_POSITIONS.get(mode) if mode is not None and _may_fit_head(recipe, data.task) else None,
         is_frozen=next(iter(recipe.tune)) == "frozen",
         window=window,
+        is_young=tokens is not None and tokens < _YOUNG,
     )

@@ -15,6 +15,7 @@ from pretune.errors import UsageError
 from pretune.train.automatic import Choice, RunFacts, choose, resolve_automatic
 from pretune.train.open_fields import open_fields
 from pretune.train.recipe import Recipe
+from pretune.train.tokens_read import tokens_per_parameter
 from tests.tinymodels import save_bert, word_tokenizer
 
 ROWS = [("the quick brown fox", "fox"), ("the lazy dog", "dog"), ("a cat ate a hat", "cat")] * 4
@@ -197,3 +198,47 @@ def test_a_model_whose_head_scores_vectors_is_compared_and_used(
     model = pretune.load("run")
     assert (model.labels, model.abilities) == (["cat", "dog", "fox"], {"classify"})
     assert "cat, dog, fox" in str(model)
+
+
+def test_a_model_that_has_read_little_learns_faster() -> None:
+    assert choice(is_young=True).rate == pytest.approx(4e-4)
+    assert choice(is_young=True, width=128).rate == pytest.approx(1e-3)
+    assert choice(is_young=True, width=32).rate == choice(width=32).rate > 1e-3
+    assert choice(is_young=True, is_frozen=True).rate == choice(is_frozen=True).rate
+    facts = RunFacts(**{**vars(FACTS), "is_young": True})
+    assert "300 examples of 6 labels, 20 tokens each for a model that has read little text" in facts.describe()
+
+
+def record(folder: Path, tokens: int, init: object, parameters: int = 1000) -> Path:
+    folder.mkdir()
+    facts = {"parameters": parameters, "settings": {"model.init": init}, "finished": {"tokens": tokens}}
+    (folder / "run.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_tokens_are_those_of_all_runs_behind_a_model(tmp_path: Path) -> None:
+    first = record(tmp_path / "first", 3000, None)
+    second = record(tmp_path / "second", 1000, str(first), parameters=2000)
+    assert tokens_per_parameter(first) == 3.0
+    assert tokens_per_parameter(second) == 2.0
+    (tmp_path / "foreign").mkdir()
+    for number, init in enumerate((tmp_path / "foreign", tmp_path / "gone", first / "run.json")):
+        assert tokens_per_parameter(record(tmp_path / f"of {number}", 10, str(init))) is None
+    circle = record(tmp_path / "circle", 10, str(tmp_path / "circle"))
+    assert tokens_per_parameter(circle) is None
+    (first / "run.json").write_text("{")
+    assert tokens_per_parameter(second) is None
+
+
+def test_our_own_bases_are_told_from_published_ones(tmp_path: Path) -> None:
+    save_bert(tmp_path / "published", word_tokenizer())
+    tree = {"task": "classification", "model": {"init": str(tmp_path / "published")}, "data": {"holdout": 0}}
+
+    def note() -> str:
+        return resolve_automatic(validate(Recipe, tree, "recipe"), [*ROWS]).notes[0]
+
+    assert "has read little text" not in note()
+    for tokens, is_young in ((10**6, True), (10**9, False)):
+        facts = {"parameters": 10**6, "settings": {"model.init": None}, "finished": {"tokens": tokens}}
+        (tmp_path / "published" / "run.json").write_text(json.dumps(facts))
+        assert ("has read little text" in note()) == is_young
