@@ -26,6 +26,7 @@ with those that failed. This page is written from `results/`.
 """
 _MIN_FRACTION = 0.01  # fraction of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
+_DRAWN = frozenset({"variants", "languages", "sts-b", "understanding", "writing", "search", "profile", "figures"})
 _COLUMNS = (
     "variant",
     "against",
@@ -44,9 +45,14 @@ def write(folder: Path) -> Path:
     """Write the page of a folder of results: beside `benchmarks/results`, in any other folder."""
     path = (folder.parent if folder.resolve().parts[-2:] == ("benchmarks", "results") else folder) / "README.md"
     trees = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    known = [tree for tree in trees if "machine" in tree]  # scores of retrieval stand in LOG.md
+    known = [tree for tree in trees if "machine" in tree and is_drawn(tree)]
     path.write_text("\n".join([HEAD, *(section(tree) for tree in known)]), encoding="utf-8")
     return path
+
+
+def is_drawn(tree: Mapping[str, Any]) -> bool:
+    """Whether a file of results has a section; scores of retrieval and of two languages stand in LOG.md alone."""
+    return tree["benchmark"] == "tuning" or not _DRAWN.isdisjoint(tree)
 
 
 def section(tree: Mapping[str, Any]) -> str:
@@ -63,6 +69,8 @@ def section(tree: Mapping[str, Any]) -> str:
         return "\n".join([f"## Tasks of understanding on public sets ({where})", "", understanding_table(tree), ""])
     if "writing" in tree:
         return "\n".join([f"## Tasks that write on public sets ({where})", "", writing_table(tree), ""])
+    if "figures" in tree:
+        return "\n".join([f"## Prompts on SST-2 ({where})", "", *_figures(tree["figures"])])
     if "search" in tree:
         return "\n".join(
             [f"## {tree['benchmark']}: how the peer's best setting was searched ({where})", "", *_search(tree)]
@@ -138,6 +146,16 @@ def _notes(tree: Mapping[str, Any]) -> list[str]:
     if tree["drift"]:
         lines.append(f"the GEMM peak drifted by {tree['drift']:.0%}")
     return lines
+
+
+def _figures(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A row for each figure of `benchmarks.prompting`, and an empty line."""
+    rows = [
+        f"| {name} | {figure['accuracy']:.3f} | {figure['cpu_seconds']:,.0f} |"
+        for name, figure in sorted(figures.items())
+        if "accuracy" in figure
+    ]
+    return ["| what | accuracy | CPU seconds |", "|---|---|---|", *rows, ""]
 
 
 def _search(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -101,6 +101,19 @@ class TestPage:
         assert page.write(other) == other / "README.md"
         assert not (tmp_path / "README.md").exists()
 
+    def test_files_of_other_shapes(self, folder: Path) -> None:
+        """Prompts have a table, scores of two languages none; neither ends the page."""
+        here = {"cpu": "chip", "cores": 2, "capability": "AVX512"}
+        figures = {
+            "pet, draw 0": {"accuracy": 0.61, "cpu_seconds": 20.4},
+            "speed": {"cpu_ratio": 4.9, "cpu_seconds": 9},
+        }
+        for name, values in (("prompting", {"figures": figures}), ("crosslingual", {"runs": {"seed 0": {"en": 0.9}}})):
+            (folder / f"{name}.json").write_text(json.dumps({"benchmark": name, "machine": here, **values}))
+        lines = page.write(folder).read_text().splitlines()
+        assert "| pet, draw 0 | 0.610 | 20 |" in lines
+        assert not any("crosslingual" in line or "| speed" in line for line in lines)
+
     def test_search(self, folder: Path) -> None:
         trial = {"pass": 1, "axis": "compile", "from": False, "to": True}
         actual = {
