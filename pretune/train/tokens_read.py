@@ -22,10 +22,10 @@ def tokens_per_parameter(folder: Path) -> float | None:
     total, place = 0, folder
     for _ in range(_RUNS):
         facts = _facts(place)
-        settings, finished = (facts.get(name) for name in ("settings", "finished"))
-        if not isinstance(settings, dict) or not isinstance(finished, dict) or "model.init" not in settings:
+        settings, finished = (facts.get(name) or {} for name in ("settings", "finished"))
+        if "model.init" not in settings or "tokens" not in finished:
             return None
-        total += finished.get("tokens", 0)
+        total += finished["tokens"]
         before = settings["model.init"]
         if before is None:
             return total / parameters if parameters else None

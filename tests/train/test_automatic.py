@@ -224,6 +224,9 @@ def test_tokens_are_those_of_all_runs_behind_a_model(tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     for number, init in enumerate((tmp_path / "foreign", tmp_path / "gone", first / "run.json")):
         assert tokens_per_parameter(record(tmp_path / f"of {number}", 10, str(init))) is None
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "run.json").write_text(json.dumps({"settings": {"model.init": None}, "parameters": 9}))
+    assert tokens_per_parameter(tmp_path / "unfinished") is None
     circle = record(tmp_path / "circle", 10, str(tmp_path / "circle"))
     assert tokens_per_parameter(circle) is None
     (first / "run.json").write_text("{")
