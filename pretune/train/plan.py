@@ -112,6 +112,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
     recipe = automatic.recipe
     components = assemble(recipe, verify=False)
     components.notes += automatic.notes
+    components.facts |= automatic.facts
     samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)
     parts, batches, sizes, data = components.objective.alternatives, [], [], []

@@ -48,7 +48,7 @@ _FEW_HELD_OUT = 100  # examples: of 100, one more right answer is a point of acc
 def preflight(recipe: Recipe, components: TrainComponents, device: torch.device) -> list[str]:
     """Sentences for the user, each with what to do about it; none where all is as usual."""
     return [
-        *_rate(recipe),
+        *([] if _is_chosen(components, "optimizer.lr") else _rate(recipe)),
         *_frozen(recipe),
         *_steps(recipe, components),
         *(_stores(recipe, components) if recipe.objective else []),
@@ -57,6 +57,11 @@ def preflight(recipe: Recipe, components: TrainComponents, device: torch.device)
         *_memory(components, device),
         *_disk(recipe, components),
     ]
+
+
+def _is_chosen(components: TrainComponents, field: str) -> bool:
+    """Whether a field was chosen from the data and the model: a default does not warn about itself."""
+    return field in components.facts.get("chosen", {}).get("fields", {})
 
 
 def _rate(recipe: Recipe) -> Iterator[str]:

@@ -44,6 +44,14 @@ def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> Non
     assert "66 documents of 2,290 tokens held out, so few" in said(recipe(tmp_path / "run", store, **USUAL))
 
 
+def test_a_chosen_rate_is_no_unusual_one(store: Path, tmp_path: Path) -> None:
+    run_recipe = recipe(tmp_path / "run", store, **{**USUAL, "optimizer": {"lr": 0.1}}, evaluation={"samples": 0})
+    components = assemble(run_recipe)
+    assert "is above what is usual" in "\n".join(preflight(run_recipe, components, CPU))
+    components.facts["chosen"] = {"fields": {"optimizer.lr": 0.1}}
+    assert preflight(run_recipe, components, CPU) == []
+
+
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
