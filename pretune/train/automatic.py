@@ -36,7 +36,7 @@ SLOWER = 0.3  # what the rate is multiplied by where the texts of a pair are rea
 _VERY_FEW = 100  # examples that may mislead training, so that the weights before it count too
 _SEVERAL = 32  # labels of which a batch of 32 seldom has two texts of one
 _ENOUGH = 200  # validation examples by which the best weights are chosen
-_YOUNG = 20.0  # tokens for each parameter, until which pretraining pays most: Hoffmann et al. 2022, arXiv 2203.15556
+_TRAINED = 20.0  # tokens for each parameter, the best use of computation: Hoffmann et al. 2022, arXiv 2203.15556
 _FASTER, _FASTEST = 4.0, 1e-3  # what the rate is multiplied by for weights that have read fewer, and its limit
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
@@ -57,7 +57,7 @@ class RunFacts:
         vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
         is_frozen: the head alone trains.
         window: tokens that a task reads at once which reads long texts in windows; 0 for another task.
-        is_young: the weights are of our own runs, which have read little text for their size.
+        is_undertrained: the weights are of our own runs, which have read few tokens for each parameter.
     """
 
     examples: int
@@ -71,13 +71,13 @@ class RunFacts:
     vectors: PoolPosition | None
     is_frozen: bool
     window: int = 0
-    is_young: bool = False
+    is_undertrained: bool = False
 
     def describe(self) -> str:
         """The examples in words, and what is known of the model."""
         labels = f" of {self.labels:,} labels" if self.labels else ""
-        young = " for a model that has read little text" if self.is_young else ""
-        return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each{young}"
+        undertrained = " for a model that has read little text" if self.is_undertrained else ""
+        return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each{undertrained}"
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _choose_for_pairs(facts: RunFacts, position: PoolPosition, rate: float) -> C
 def _rate(facts: RunFacts) -> float:
     """The learning rate: lower, the wider a model is; higher where there is little to lose, as it has read little."""
     rate = (1e-4 if facts.of_texts else 3e-4) * 384 / facts.width
-    return max(rate, min(_FASTER * rate, _FASTEST)) if facts.is_young else rate
+    return max(rate, min(_FASTER * rate, _FASTEST)) if facts.is_undertrained else rate
 
 
 def _epochs(facts: RunFacts) -> float:
@@ -312,5 +312,5 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
         vectors=_POSITIONS.get(mode) if mode is not None and _may_fit_head(recipe, data.task) else None,
         is_frozen=next(iter(recipe.tune)) == "frozen",
         window=window,
-        is_young=tokens is not None and tokens < _YOUNG,
+        is_undertrained=tokens is not None and tokens < _TRAINED,
     )

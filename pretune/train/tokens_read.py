@@ -18,10 +18,10 @@ def tokens_per_parameter(folder: Path) -> float | None:
     Returns:
         None where no record says so: the weights are not ours, or one of the folders they began with is gone.
     """
-    parameters = _facts(folder).get("parameters")
-    total, place = 0, folder
+    total, place, parameters = 0, folder, 0
     for _ in range(_RUNS):
         facts = _facts(place)
+        parameters = parameters or facts.get("parameters", 0)
         settings, finished = (facts.get(name) or {} for name in ("settings", "finished"))
         if "model.init" not in settings or "tokens" not in finished:
             return None

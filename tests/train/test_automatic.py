@@ -201,11 +201,11 @@ def test_a_model_whose_head_scores_vectors_is_compared_and_used(
 
 
 def test_a_model_that_has_read_little_learns_faster() -> None:
-    assert choice(is_young=True).rate == pytest.approx(4e-4)
-    assert choice(is_young=True, width=128).rate == pytest.approx(1e-3)
-    assert choice(is_young=True, width=32).rate == choice(width=32).rate > 1e-3
-    assert choice(is_young=True, is_frozen=True).rate == choice(is_frozen=True).rate
-    facts = RunFacts(**{**vars(FACTS), "is_young": True})
+    assert choice(is_undertrained=True).rate == pytest.approx(4e-4)
+    assert choice(is_undertrained=True, width=128).rate == pytest.approx(1e-3)
+    assert choice(is_undertrained=True, width=32).rate == choice(width=32).rate > 1e-3
+    assert choice(is_undertrained=True, is_frozen=True).rate == choice(is_frozen=True).rate
+    facts = RunFacts(**{**vars(FACTS), "is_undertrained": True})
     assert "300 examples of 6 labels, 20 tokens each for a model that has read little text" in facts.describe()
 
 
@@ -241,7 +241,7 @@ def test_our_own_bases_are_told_from_published_ones(tmp_path: Path) -> None:
         return resolve_automatic(validate(Recipe, tree, "recipe"), [*ROWS]).notes[0]
 
     assert "has read little text" not in note()
-    for tokens, is_young in ((10**6, True), (10**9, False)):
+    for tokens, is_undertrained in ((10**6, True), (10**9, False)):
         facts = {"parameters": 10**6, "settings": {"model.init": None}, "finished": {"tokens": tokens}}
         (tmp_path / "published" / "run.json").write_text(json.dumps(facts))
-        assert ("has read little text" in note()) == is_young
+        assert ("has read little text" in note()) == is_undertrained
