@@ -26,7 +26,6 @@ with those that failed. This page is written from `results/`.
 """
 _MIN_FRACTION = 0.01  # fraction of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
-_DRAWN = frozenset({"variants", "languages", "sts-b", "understanding", "writing", "search", "profile", "figures"})
 _COLUMNS = (
     "variant",
     "against",
@@ -45,18 +44,13 @@ def write(folder: Path) -> Path:
     """Write the page of a folder of results: beside `benchmarks/results`, in any other folder."""
     path = (folder.parent if folder.resolve().parts[-2:] == ("benchmarks", "results") else folder) / "README.md"
     trees = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
-    known = [tree for tree in trees if "machine" in tree and is_drawn(tree)]
-    path.write_text("\n".join([HEAD, *(section(tree) for tree in known)]), encoding="utf-8")
+    sections = [section(tree) for tree in trees if "machine" in tree]  # scores of retrieval stand in LOG.md
+    path.write_text("\n".join([HEAD, *filter(None, sections)]), encoding="utf-8")
     return path
 
 
-def is_drawn(tree: Mapping[str, Any]) -> bool:
-    """Whether a file of results has a section; scores of retrieval and of two languages stand in LOG.md alone."""
-    return tree["benchmark"] == "tuning" or not _DRAWN.isdisjoint(tree)
-
-
 def section(tree: Mapping[str, Any]) -> str:
-    """One file of results as Markdown."""
+    """One file of results as Markdown; nothing of scores across languages, which stand in LOG.md."""
     machine = tree["machine"]
     where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
     if "languages" in tree:
@@ -78,6 +72,8 @@ def section(tree: Mapping[str, Any]) -> str:
     if "profile" in tree:
         lines = [line for variant, result in tree["profile"].items() for line in profile(variant, result)]
         return "\n".join([f"## {tree['benchmark']}: where our time goes ({where})", "", *lines])
+    if "variants" not in tree:
+        return ""
     variants = tree["variants"]
     lines = [f"## {tree['benchmark']} ({where})", "", tree["about"], ""]
     rows = [line for name, result in variants.items() for line in _rows(name, result)]
@@ -151,11 +147,10 @@ def _notes(tree: Mapping[str, Any]) -> list[str]:
 def _figures(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A row for each figure of `benchmarks.prompting`, and an empty line."""
     rows = [
-        f"| {name} | {figure['accuracy']:.3f} | {figure['cpu_seconds']:,.0f} |"
+        f"| {name} | {figure.get('accuracy', '')} | {figure.get('cpu_ratio', '')} | {figure['cpu_seconds']:,.0f} |"
         for name, figure in sorted(figures.items())
-        if "accuracy" in figure
     ]
-    return ["| what | accuracy | CPU seconds |", "|---|---|---|", *rows, ""]
+    return ["| what | accuracy | times as fast | CPU seconds |", "|---|---|---|---|", *rows, ""]
 
 
 def _search(tree: Mapping[str, Any]) -> Iterator[str]:
