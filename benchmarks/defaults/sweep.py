@@ -146,12 +146,8 @@ def _by_setfit(folder: str, train: Sequence[Record], test: Sequence[Record], num
         labels = [str(record["label"]) for record in train]
         order = {"model": folder, **texts, "labels": labels, "seed": number, "iterations": _ITERATIONS}
         job.write_text(json.dumps(order), encoding="utf-8")
-        command: list[str | Path] = [
-            python(SETFIT),
-            "-P",
-            _SETFIT,
-            job,
-        ]  # -P: the folder of the script has files named like libraries
+        # -P leaves out the folder of the script, which has files named like libraries
+        command: list[str | Path] = [python(SETFIT), "-P", _SETFIT, job]
         variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(command, capture_output=True, text=True, env=variables)
     if done.returncode:

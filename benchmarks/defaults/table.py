@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.defaults.sweep import RESULTS
+from benchmarks.defaults.sweep import RESULTS, SETFIT
 
 _COMPARED = 3  # sets on which a candidate must have been measured, to be chosen among
 Gains = dict[tuple[str, int], dict[str, list[float]]]
@@ -66,7 +66,7 @@ def main() -> None:
     print("\n".join(rows(measured)))
     for size in sorted({size for _, size in measured}):
         counts = Counter(c for (_, n), each in measured.items() if n == size for c in each)
-        names = sorted(candidate for candidate, count in counts.items() if count >= _COMPARED)
+        names = sorted(name for name, count in counts.items() if count >= _COMPARED and name != SETFIT)
         print("\n".join(leave_one_out(measured, size, names)))
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from benchmarks.defaults import sweep
 from benchmarks.defaults.sweep import RESULTS, candidates, draw
 from benchmarks.defaults.table import gains, leave_one_out, rows
+from pretune.errors import BenchError
 
 
 def result(name: str, number: int, candidate: str, **values: float) -> dict[str, object]:
@@ -49,3 +53,28 @@ def test_what_was_recorded_speaks_for_the_rule() -> None:
     assert len(means) >= 7
     assert min(means.values()) > -0.05
     assert np.mean(list(means.values())) > 0.03
+
+
+def test_setfit_answers_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = [{"text": "a cat", "label": "cat"}, {"text": "a dog", "label": "dog"}]
+    peer = tmp_path / "python"
+    peer.write_text(
+        f'#!/bin/sh\ncp $3 {tmp_path}/job.json\necho progress\necho \'{{"labels": ["dog"], "seconds": 2.5}}\'\n'
+    )
+    peer.chmod(0o755)
+    monkeypatch.setattr(sweep, "python", lambda name: peer)
+    assert sweep._by_setfit("folder", train, train[1:], 3) == (["dog"], 2.5)
+    job = json.loads((tmp_path / "job.json").read_text())
+    expected = {
+        "model": "folder",
+        "texts": ["a cat", "a dog"],
+        "labels": ["cat", "dog"],
+        "tested": ["a dog"],
+        "seed": 3,
+    }
+    assert expected.items() <= job.items()
+    peer.write_text("#!/bin/sh\necho no such model >&2\nexit 1\n")
+    with pytest.raises(BenchError, match="no such model"):
+        sweep._by_setfit("folder", train, train, 3)
+    with pytest.raises(BenchError, match="one text"):
+        sweep._by_setfit("folder", [{**record, "second": "b"} for record in train], train, 3)

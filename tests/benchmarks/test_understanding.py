@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tinymodels import save_bert, word_tokenizer
@@ -15,9 +15,9 @@ from benchmarks import page
 from benchmarks.understanding import measure, one
 from benchmarks.understanding.measure import Measurement
 from benchmarks.understanding.one import Order
-from benchmarks.understanding.sets import LabelledSet, Split, draw_records, draw_with_each_label
+from benchmarks.understanding.sets import LabelledSet, Split, draw_records, draw_with_each_label, find_set
 from benchmarks.understanding.table import table
-from pretune.errors import PretuneError
+from pretune.errors import BenchError, PretuneError
 
 RECORDS = [{"text": f"{word} cat {n}", "label": word} for n in range(20) for word in ("quick", "lazy")]
 TINY = LabelledSet(
@@ -112,6 +112,18 @@ def test_a_run_apart_ends_with_its_error_or_at_its_limit(monkeypatch: pytest.Mon
         stand_in.write_text(f"#!/bin/sh\necho broken >&2\nsleep {seconds}\nexit 3\n")
         stand_in.chmod(0o755)
         assert measure.run_apart(order(), minutes) == {"error": error}
+
+
+@pytest.mark.parametrize("name", ["up-roles-en", "up-roles-zh"])
+def test_every_role_of_the_data_is_listed(name: str) -> None:
+    labelled = find_set(name)
+    try:
+        split = labelled.split()
+    except BenchError as error:
+        pytest.skip(str(error))
+    links = [link for record in (*split.train, *split.test) for link in cast(list[dict[str, str]], record["links"])]
+    task = cast(dict[str, dict[str, Any]], labelled.recipe["task"])
+    assert {link["label"] for link in links} == set(task["roles"]["link_labels"])
 
 
 def test_runs_without_continued_pretraining_keep_their_names() -> None:
