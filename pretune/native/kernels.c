@@ -1061,14 +1061,9 @@ static UNUSED void NAME(convert)(const Product *p, int first, int last, int held
 
 /* ---- products: a tile of rows times some vectors of a panel; `rows` and `vectors` are constants where it is inlined */
 
-#define AHEAD 4096
-#define PREFETCH(p, bytes)                                                                                             \
-    for (int line = 0; line < (bytes); line += 64) __builtin_prefetch((const char *)(p) + AHEAD + line)
-
 INLINE void NAME(tile_fp32)(const uint8_t *panel, const Rows *x, int first, const int rows, int64_t in, vf acc[][NV]) {
     const float *w = (const float *)panel, *v = (const float *)x->x + first * x->ldx;
     for (int64_t k = 0; k < in; k++, w += PANEL) {
-        PREFETCH(w, PANEL * 4);
         vf weight[NV];
         for (int j = 0; j < NV; j++) weight[j] = LOADF(w + j * VL);
         for (int r = 0; r < rows; r++) {
@@ -1082,7 +1077,6 @@ INLINE void NAME(tile_bf16)(const uint8_t *panel, const Rows *x, int first, cons
     const uint16_t *w = (const uint16_t *)panel;
     const float *v = (const float *)x->x + first * x->ldx;
     for (int64_t k = 0; k < in; k += 2, w += PANEL * 2) {
-        PREFETCH(w, PANEL * 4);
         for (int j = 0; j < NV; j++) {
             vi both = LOADI(w + j * VL * 2);
             vf even = (vf)(both << 16), odd = (vf)(both & (int32_t)0xffff0000);
@@ -1098,7 +1092,6 @@ INLINE void NAME(tile_bf16)(const uint8_t *panel, const Rows *x, int first, cons
 INLINE void NAME(tile_dot)(const uint8_t *panel, const Rows *x, int first, const int rows, int64_t in, vf acc[][NV]) {
     const uint16_t *w = (const uint16_t *)panel, *v = (const uint16_t *)x->x + first * x->ldx;
     for (int64_t k = 0; k < in; k += 2, w += PANEL * 2) {
-        PREFETCH(w, PANEL * 4);
         vi weight[NV];
         for (int j = 0; j < NV; j++) weight[j] = LOADI(w + j * VL * 2);
         for (int r = 0; r < rows; r++) {
@@ -1221,7 +1214,6 @@ INLINE void NAME(tile_pairs)(const uint8_t *panel, const Rows *all, int first, c
         for (int j = 0; j < vectors; j++) total[r][j] = SET(0.0f);
     for (int64_t b = 0; b < blocks; b++, panel += head + PANEL * own, v += GROUP * size) {
         const uint8_t *w = panel + head + from * VBYTES;
-        if (from == 0 && first == 0) PREFETCH(panel, head + PANEL * own);
         vi sums[RP][NV];
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vectors; j++) sums[r][j] = (vi){0};
@@ -1290,7 +1282,6 @@ INLINE void NAME(tile_int8)(const uint8_t *panel, const Rows *all, int first, co
         for (int j = 0; j < vectors; j++) total[r][j] = SET(0.0f);
     for (int64_t b = 0; b < blocks; b++, panel += head + PANEL * own) {
         const uint8_t *w = panel + head + from * VBYTES;
-        if (from == 0 && first == 0) PREFETCH(panel, head + PANEL * own);
         vi sums[RI][NV];
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vectors; j++) sums[r][j] = SETI(x->init[r * x->blocks + b]);
@@ -1327,7 +1318,6 @@ INLINE void NAME(tile_wide)(const uint8_t *panel, const Rows *x, int first, cons
     int64_t blocks = padded(in, GROUP) / GROUP;
     for (int64_t b = 0; b < blocks; b++, panel += head + PANEL * own) {
         const uint8_t *w = panel + head + from * VBYTES;
-        if (from == 0 && first == 0) PREFETCH(panel, head + PANEL * own);
         vf sums[RI][NV];
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < vectors; j++) sums[r][j] = SET(0.0f);
@@ -1570,6 +1560,10 @@ static void NAME(product)(Worker *worker, void *argument) { NAME(multiply)(worke
 
 /* ---- attention of some queries (rows and heads that read the same keys) over pages */
 
+/* What is read next. Asking for it in L1 takes the few places for lines that L1 waits for, and is slower than not asking;
+ * weights, which are one stream, are left to the processor altogether. */
+#define INTO_L2(p) __builtin_prefetch(p, 0, 2)
+
 typedef struct {
     const float *q;
     float *out;
@@ -1586,8 +1580,8 @@ INLINE void NAME(dots)(const Query *query, const int queries, const float *keys,
         for (int j = 0; j < NP; j++) even[n][j] = odd[n][j] = SET(0.0f);
     int64_t d = 0;
     for (; d + 2 <= width; d += 2) {
-        __builtin_prefetch(ahead + d * PAGE); /* a line is 16 numbers */
-        __builtin_prefetch(ahead + (d + 1) * PAGE);
+        INTO_L2(ahead + d * PAGE); /* a line is 16 numbers */
+        INTO_L2(ahead + (d + 1) * PAGE);
         for (int j = 0; j < NP; j++) {
             vf first = LOADF(keys + d * PAGE + j * VL), second = LOADF(keys + (d + 1) * PAGE + j * VL);
             for (int n = 0; n < queries; n++) {
@@ -1660,7 +1654,7 @@ INLINE void NAME(mix_page)(float *out, const float *value, const float *ahead, c
     vf acc[4];
     for (int j = 0; j < vectors; j++) acc[j] = LOADF(out + j * VL);
     for (int32_t t = begin; t < count; t++) {
-        for (int byte = 0; byte < vectors * VBYTES; byte += 64) __builtin_prefetch((const char *)(ahead + t * width) + byte);
+        for (int byte = 0; byte < vectors * VBYTES; byte += 64) INTO_L2((const char *)(ahead + t * width) + byte);
         for (int j = 0; j < vectors; j++) acc[j] = FMA(LOADF(value + t * width + j * VL), SET(weight[t]), acc[j]);
     }
     for (int j = 0; j < vectors; j++) STOREF(out + j * VL, acc[j]);
@@ -2039,8 +2033,7 @@ static void NAME(step)(Worker *worker, void *argument) {
 #undef LOADS
 #undef STORES
 #undef Rows
-#undef AHEAD
-#undef PREFETCH
+#undef INTO_L2
 #undef TILE
 #undef TILE_BF16
 #undef PAIRS
