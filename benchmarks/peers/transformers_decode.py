@@ -9,7 +9,13 @@ import torch
 
 
 def setup(
-    *, model: str, prompts: list[list[int]], new: int, beams: int = 1, precision: str = "bf16"
+    *,
+    model: str,
+    prompts: list[list[int]],
+    new: int,
+    beams: int = 1,
+    precision: str = "bf16",
+    guesses: int | None = None,
 ) -> Callable[[], dict[str, Any]]:
     """Load the model; a run reads the prompts and decodes.
 
@@ -19,15 +25,23 @@ def setup(
         new: tokens to decode after each.
         beams: of beam search; 1 decodes greedily.
         precision: bf16 or fp32.
+        guesses: tokens a step that are guessed from what came before, at most; None for none.
     """
     network = _load(model, torch.bfloat16 if precision == "bf16" else torch.float32)
     ids = torch.tensor(prompts)
     mask = torch.ones_like(ids)
+    options = {} if guesses is None else {"prompt_lookup_num_tokens": guesses}
 
     def run() -> dict[str, Any]:
         with torch.inference_mode():
             out = network.generate(
-                ids, attention_mask=mask, max_new_tokens=new, do_sample=False, num_beams=beams, pad_token_id=0
+                ids,
+                attention_mask=mask,
+                max_new_tokens=new,
+                do_sample=False,
+                num_beams=beams,
+                pad_token_id=0,
+                **options,
             )
         written = out[:, ids.shape[1] :]
         return {"tokens": float(written.numel()), "chosen": written[0].tolist()}

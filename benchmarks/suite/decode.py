@@ -1,9 +1,10 @@
 """Greedy decoding, GPT-2 small shape with random weights, against `transformers`, CTranslate2 and llama.cpp.
 
-Every run reads its prompts and decodes; the time of both counts. Our tokens in bf16 are checked in fp32 by the peer's
-own model: the logit of each, the ones before it context, is close to the largest. Several prompts at once give what
-each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64. Rows `beam-4` search with four beams,
-in fp32 on both sides and in bf16; in fp32 both must write the same text.
+Every run reads its prompts and decodes; the time of both counts. No side guesses tokens from what came before, as texts
+of random weights repeat themselves; in rows `guesses` ours and `transformers` both do. Our tokens in bf16 are checked
+in fp32 by the peer's own model: the logit of each, the ones before it context, is close to the largest. Several prompts
+at once give what each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64. Rows `beam-4` search
+with four beams, in fp32 on both sides and in bf16; in fp32 both must write the same text.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Work:
         format: of our weights.
         steps: steps alone are timed, against those after as many tokens.
         beams: of beam search; 1 decodes greedily.
+        guesses: tokens are guessed from what came before, and checked, where a side can do it.
     """
 
     prompt: int
@@ -44,6 +46,7 @@ class Work:
     format: str = "bf16"
     steps: int | None = None
     beams: int = 1
+    guesses: bool = False
 
     def tokens(self) -> list[list[int]]:
         """The same prompts for all."""
@@ -53,6 +56,7 @@ class Work:
 
 _FORMATS = ("int8", "q8_0", "q4_0")
 _PLAIN = ("bf16", "fp32")
+_PEER_GUESSES = 10  # tokens, as the peer's documentation has it
 
 
 class Decode(Benchmark):
@@ -70,6 +74,7 @@ class Decode(Benchmark):
         "gpt2-small-64+64-beam-4-bf16": Work(64, 64, beams=4),
         "gpt2-small-at-900": Work(900, 64, steps=64),
         **{f"gpt2-small-64+64-{name}": Work(64, 64, format=name) for name in _FORMATS},
+        **{f"gpt2-small-64+64-guesses-{name}": Work(64, 64, format=name, guesses=True) for name in ("bf16", "q8_0")},
         "gpt2-small-900+64-q8_0": Work(900, 64, format="q8_0"),
         "gpt2-small-64+64-8-prompts-q8_0": Work(64, 64, prompts=8, format="q8_0"),
     }
@@ -91,14 +96,15 @@ class Decode(Benchmark):
                 Side(OURS, self.script, whole, "steps", allocator="ours"),
                 Side(f"ours after {work.steps} tokens", self.script, fewer, "steps"),
             ]
-        ours = self.ours(model=str(own), **common)
+        ours = self.ours(model=str(own), **common, guesses=work.guesses)
         out = [ours]
         if work.prompts > 1:
             out.append(Side("ours, one by one", self.script, ours.options, "one_by_one"))
         plain = {"model": str(folder), **common}
-        out.append(Side("transformers bf16", peer("transformers_decode"), plain, environment="transformers"))
+        given = plain | ({"guesses": _PEER_GUESSES} if work.guesses else {})
+        out.append(Side("transformers bf16", peer("transformers_decode"), given, environment="transformers"))
         options = {**plain, "threads": context.threads, "folder": str(context.folder)}
-        for name, script, environment, form in _engines(work.format):
+        for name, script, environment, form in () if work.guesses else _engines(work.format):
             side = Side(name, peer(script), {**options, "format": form}, environment=environment, setting="best")
             out.append(side)
         return out
@@ -190,7 +196,13 @@ def weight_bytes(folder: Path, form: str) -> float:
 
 
 def setup(
-    *, model: str, prompts: list[list[int]], new: int, beams: int = 1, precision: str | None = None
+    *,
+    model: str,
+    prompts: list[list[int]],
+    new: int,
+    beams: int = 1,
+    precision: str | None = None,
+    guesses: bool = False,
 ) -> Callable[[], dict[str, Any]]:
     """`pretune.load(...).continuations(...)`, all prompts at once; each text must be what it is alone.
 
@@ -198,7 +210,11 @@ def setup(
         BenchError: one is another.
     """
     network, texts = _load(model, precision), _texts(prompts)
-    options: dict[str, Any] = {"max_new_tokens": new} | ({"beams": beams} if beams > 1 else {})
+    options: dict[str, Any] = {"max_new_tokens": new}
+    if beams > 1:
+        options["beams"] = beams
+    elif not guesses:
+        options["lookup"] = 0
     together = [list(each.tokens) for each in network.continuations(texts, **options)]
     for n, text in enumerate(texts if len(texts) > 1 else []):
         if list(network.continuations([text], **options)[0].tokens) != together[n]:
@@ -211,12 +227,15 @@ def setup(
     return run
 
 
-def one_by_one(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, Any]]:
+def one_by_one(
+    *, model: str, prompts: list[list[int]], new: int, guesses: bool = False
+) -> Callable[[], dict[str, Any]]:
     """The same, one prompt after another."""
     network, texts = _load(model), _texts(prompts)
+    options: dict[str, Any] = {"max_new_tokens": new} | ({} if guesses else {"lookup": 0})
 
     def run() -> dict[str, Any]:
-        written = [network.continuations([text], max_new_tokens=new)[0] for text in texts]
+        written = [network.continuations([text], **options)[0] for text in texts]
         return {"tokens": float(sum(len(each.tokens) for each in written))}
 
     return run

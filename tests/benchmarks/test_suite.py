@@ -130,6 +130,7 @@ class TestDecode:
                 "tiny": Work(8, 6),
                 "rounded": Work(8, 6, prompts=2, format="q8_0"),
                 "steps": Work(8, 6, steps=3),
+                "guesses": Work(8, 6, guesses=True),
                 "beams": Work(8, 6, beams=4, format="fp32"),
             },
         )
@@ -141,6 +142,13 @@ class TestDecode:
         assert [side.name for side in others] == ["transformers bf16", "llama.cpp Q8_0", "ctranslate2 int8"]
         weights = decode.weight_bytes(context.folder / "model", "bf16")
         assert decode.weight_bytes(context.folder / "model", "q8_0") == pytest.approx(8.5 / 16 * weights)
+
+    def test_guesses_are_made_by_both_sides_or_none(self, context: Context) -> None:
+        for variant, asked in (("tiny", None), ("guesses", 10)):
+            ours, theirs, *engines = Decode().sides(replace(context, variant=variant))
+            assert ours.options["guesses"] == (asked is not None)
+            assert theirs.options.get("guesses") == asked
+            assert bool(engines) == (asked is None)
 
     def test_steps_alone(self, context: Context) -> None:
         sides = Decode().sides(replace(context, variant="steps"))
