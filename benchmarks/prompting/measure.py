@@ -163,10 +163,10 @@ class Measurement:
         return measure
 
 
-TUNING: dict[str, Any] = {
-    "epochs": 1,
-    "batch": 16,
-    "lr": 2e-5,
+TUNING: dict[str, Any] = {  # epochs, batch and rate are those of GPT: Radford et al. 2018, section 4.1
+    "epochs": 3,
+    "batch": 32,
+    "lr": 6.25e-5,
     "length": 128,
     "holdout": 0,
     "device": "cpu",
