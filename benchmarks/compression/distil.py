@@ -1,8 +1,9 @@
 """`python -m benchmarks.compression.distil`: some layers of a teacher, trained with it and without it, over seeds.
 
 The teacher is fine-tuned once on the training records. For each seed a student of some of its layers is trained twice,
-alike but for the teacher. All are scored on the test records. Speed is the CPU time of one thread for the test texts,
-the best of interleaved rounds.
+alike but for the teacher. With `--unlabelled` the one with a teacher reads all other training texts, too, whose labels
+nobody is given; the one without takes as many steps. All are scored on the test records. Speed is the CPU
+time of one thread for the test texts, the best of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def measure(
     epochs: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
     teacher_epochs: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
     limit: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    unlabelled: bool = False,
     lr: float = 1e-4,
     soft: float = 1.0,
     hidden: float = 0.0,
@@ -48,9 +50,10 @@ def measure(
         name: a set of `benchmarks/understanding` with one label a text.
         layers: of the student.
         seeds: students with and without the teacher.
-        epochs: of a student.
+        epochs: of a student, over the records that the one with a teacher reads.
         teacher_epochs: of the teacher.
         limit: training records at most; 0 for all.
+        unlabelled: the records that `limit` leaves out are read without their labels where there is a teacher.
         lr: learning rate of all runs.
         soft: weight of soft targets.
         hidden: weight of hidden states.
@@ -68,12 +71,25 @@ def measure(
         for variant in ("distilled", "alone"):
             folders[f"{variant}-{seed}"] = output = folder / f"{variant}-{layers}-{seed}"
             distil: dict[str, Any] = {"student": {"layers": layers}}
-            distil |= {"teacher": str(teacher), **terms} if variant == "distilled" else {}
-            runs.tune(teacher, output, epochs, seed, distil=distil)
+            fields: dict[str, Any] = {"distil": distil}
+            more = runs.all_records / runs.records if unlabelled else 1.0
+            if variant == "distilled":
+                distil |= {"teacher": str(teacher), "unlabelled": unlabelled, **terms}
+                fields |= {"train": str(runs.partly)} if unlabelled else {}
+                more = 1.0
+            runs.tune(teacher, output, epochs * more, seed, **fields)
     results = {key: runs.score(output) for key, output in folders.items()}
     speed = _speed([teacher, folders["distilled-0"]], runs.texts)
     print(_table(results, speed, layers, seeds))
-    report = {"set": name, "layers": layers, "terms": terms, "scores": results, "cpu_seconds": speed}
+    report = {
+        "set": name,
+        "labels": runs.records,
+        "texts": runs.all_records if unlabelled else runs.records,
+        "layers": layers,
+        "terms": terms,
+        "scores": results,
+        "cpu_seconds": speed,
+    }
     (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
