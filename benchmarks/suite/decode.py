@@ -4,11 +4,13 @@ Every run reads its prompts and decodes; the time of both counts. No side guesse
 of random weights repeat themselves; in rows `guesses` ours and `transformers` both do. Our tokens in bf16 are checked
 in fp32 by the peer's own model: the logit of each, the ones before it context, is close to the largest. Several prompts
 at once give what each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64. Rows `beam-4` search
-with four beams, in fp32 on both sides and in bf16; in fp32 both must write the same text.
+with four beams, in fp32 on both sides and in bf16; in fp32 both must write the same text. Rows `torch` do
+without our kernels.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ class Work:
         steps: steps alone are timed, against those after as many tokens.
         beams: of beam search; 1 decodes greedily.
         guesses: tokens are guessed from what came before, and checked, where a side can do it.
+        kernels: ours has those in C; else torch does the work, as where there was no compiler.
     """
 
     prompt: int
@@ -47,6 +50,7 @@ class Work:
     steps: int | None = None
     beams: int = 1
     guesses: bool = False
+    kernels: bool = True
 
     def tokens(self) -> list[list[int]]:
         """The same prompts for all."""
@@ -75,6 +79,7 @@ class Decode(Benchmark):
         "gpt2-small-at-900": Work(900, 64, steps=64),
         **{f"gpt2-small-64+64-{name}": Work(64, 64, format=name) for name in _FORMATS},
         **{f"gpt2-small-64+64-guesses-{name}": Work(64, 64, format=name, guesses=True) for name in ("bf16", "q8_0")},
+        **{f"gpt2-small-64+64-torch-{name}": Work(64, 64, format=name, kernels=False) for name in ("bf16", "q4_0")},
         "gpt2-small-900+64-q8_0": Work(900, 64, format="q8_0"),
         "gpt2-small-64+64-8-prompts-q8_0": Work(64, 64, prompts=8, format="q8_0"),
     }
@@ -96,7 +101,7 @@ class Decode(Benchmark):
                 Side(OURS, self.script, whole, "steps", allocator="ours"),
                 Side(f"ours after {work.steps} tokens", self.script, fewer, "steps"),
             ]
-        ours = self.ours(model=str(own), **common, guesses=work.guesses)
+        ours = self.ours(model=str(own), **common, guesses=work.guesses, kernels=work.kernels)
         out = [ours]
         if work.prompts > 1:
             out.append(Side("ours, one by one", self.script, ours.options, "one_by_one"))
@@ -104,7 +109,7 @@ class Decode(Benchmark):
         given = plain | ({"guesses": _PEER_GUESSES} if work.guesses else {})
         out.append(Side("transformers bf16", peer("transformers_decode"), given, environment="transformers"))
         options = {**plain, "threads": context.threads, "folder": str(context.folder)}
-        for name, script, environment, form in () if work.guesses else _engines(work.format):
+        for name, script, environment, form in _engines(work.format) if work.kernels and not work.guesses else ():
             side = Side(name, peer(script), {**options, "format": form}, environment=environment, setting="best")
             out.append(side)
         return out
@@ -203,13 +208,14 @@ def setup(
     beams: int = 1,
     precision: str | None = None,
     guesses: bool = False,
+    kernels: bool = True,
 ) -> Callable[[], dict[str, Any]]:
     """`pretune.load(...).continuations(...)`, all prompts at once; each text must be what it is alone.
 
     Raises:
         BenchError: one is another.
     """
-    network, texts = _load(model, precision), _texts(prompts)
+    network, texts = _load(model, precision, kernels), _texts(prompts)
     options: dict[str, Any] = {"max_new_tokens": new}
     if beams > 1:
         options["beams"] = beams
@@ -228,10 +234,10 @@ def setup(
 
 
 def one_by_one(
-    *, model: str, prompts: list[list[int]], new: int, guesses: bool = False
+    *, model: str, prompts: list[list[int]], new: int, guesses: bool = False, kernels: bool = True
 ) -> Callable[[], dict[str, Any]]:
     """The same, one prompt after another."""
-    network, texts = _load(model), _texts(prompts)
+    network, texts = _load(model, None, kernels), _texts(prompts)
     options: dict[str, Any] = {"max_new_tokens": new} | ({} if guesses else {"lookup": 0})
 
     def run() -> dict[str, Any]:
@@ -262,10 +268,12 @@ def steps(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, 
     return run
 
 
-def _load(model: str, precision: str | None = None) -> Any:
+def _load(model: str, precision: str | None = None, kernels: bool = True) -> Any:
     from pretune.api import load
 
-    rounded = Path(model).name in _FORMATS
+    if not kernels:
+        os.environ["PRETUNE_NATIVE"] = "0"
+    rounded = kernels and Path(model).name in _FORMATS  # torch has products of packed rows in bf16 alone
     return load(model, "cpu", cast(Literal["fp32", "bf16"], precision or ("fp32" if rounded else "bf16")))
 
 

@@ -27,10 +27,13 @@ from pretune.nn.grouped import GroupedBrick
 from pretune.nn.grouped_attention import GroupedAttention
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.low_rank import LowRankVocabulary
+from pretune.nn.one_query import attend_once
 from pretune.nn.packed import Product, packable
+from pretune.nn.prefix import NoPrefix
 from pretune.nn.projection import Projection, ProjectionBrick, is_packed, joined_product
 from pretune.nn.rounded import RoundedBrick
 from pretune.nn.spans import KeyLayout
+from pretune.nn.structure import Bidirectional, Causal
 from pretune.nn.tuned import TunedBrick, TunedProjection, add_beside
 
 M = TypeVar("M", bound=nn.Module)
@@ -121,6 +124,7 @@ class FusedBlock(nn.Module):
         ]
         self._tuned = block.feedforward if isinstance(block.feedforward, TunedBrick) else None
         self._dtype = _dtype(_core(cast(nn.Module, block.attention.query)))
+        self._sees_all_before = _sees_all_before(block.attention)
 
     @classmethod
     def of(cls, block: nn.Module, products: Products) -> FusedBlock | None:
@@ -154,16 +158,28 @@ class FusedBlock(nn.Module):
         if attention.rotary is not None:
             places = attention.behind(layout)
             query, key = attention.rotary(query, places), attention.rotary(key, places)
-        keys: KeyLayout = layout
-        if cache is not None:
-            key, value, keys = cache.append(key, value, layout)
-        mixed = attention.attend(query, key, value, layout, keys)
-        x = after_attention(x + self._output(mixed.flatten(1), layout)[0], layout)
+        mixed = self._attend(query, key, value, layout, cache)
+        x = after_attention(x + self._output(mixed, layout)[0], layout)
         read = before_feedforward(x, layout).to(self._dtype)
         read = read if self._tuned is None else self._tuned.read(read, layout)
         answer = self._down(self._up(read, layout)[0], layout)[0]
         answer = answer if self._tuned is None else self._tuned.change(read, answer, layout)
         return after_feedforward(x + add_beside(self.block.beside, answer, x, layout), layout)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, cache: LayerCache | None) -> Tensor:
+        """Attention behind what the cache holds.
+
+        Shape:
+            query: (T, H, D); key, value: (T, Hk, D); return: (T, H * D)
+        """
+        attention = self.block.attention
+        if cache is not None and self._sees_all_before and not attention.preferred and cache.takes_one_each:
+            keys, values, slots = cache.append_one_each(key, value, layout)
+            return attend_once(query, keys, values, slots, attention.scale)
+        where: KeyLayout = layout
+        if cache is not None:
+            key, value, where = cache.append(key, value, layout)
+        return attention.attend(query, key, value, layout, where).flatten(1)
 
 
 class FusedHead(VocabularyHead):
@@ -188,6 +204,12 @@ def _known(block: Block) -> bool:
         and type(_core(block.feedforward)) in (FeedForward, GatedFeedForward)
         and all(type(_core(norm)) in (nn.LayerNorm, nn.RMSNorm, nn.Identity) for norm in block.norms.children())
     )
+
+
+def _sees_all_before(attention: Attention) -> bool:
+    """Whether a query that is the last of its sequence attends to all keys, and to nothing else."""
+    plain = type(attention) is Attention and type(attention.prefix) is NoPrefix
+    return plain and type(attention.structure) in (Causal, Bidirectional) and attention.relative is None
 
 
 def _core(brick: nn.Module) -> nn.Module:

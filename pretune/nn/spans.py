@@ -52,6 +52,11 @@ class CacheSlots:
         rows = torch.arange(self.max_length, device=self.device)
         return (rows >= self.used[:, None])[:, None, None, :]
 
+    @cached_property
+    def bias(self) -> Tensor:
+        """(N, 1, 1, max_length) fp32: what is added to scores so that `hidden` rows are not seen."""
+        return torch.zeros(self.hidden.shape, device=self.device).masked_fill_(self.hidden, -torch.inf)
+
 
 KeyLayout = Layout | CacheSlots
 

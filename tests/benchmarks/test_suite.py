@@ -19,6 +19,7 @@ from benchmarks.suite import decode, prepare, prepare_memory, train_step
 from benchmarks.suite.decode import Decode, Work
 from benchmarks.suite.prepare import Prepare
 from benchmarks.suite.train_step import Shape, TrainStep
+from pretune import native
 from pretune.errors import BenchError
 
 WORDS = ("the", "quick", "foxes", "jump", "over", "lazy", "dogs,", "don't", "you", "think?")
@@ -131,6 +132,7 @@ class TestDecode:
                 "rounded": Work(8, 6, prompts=2, format="q8_0"),
                 "steps": Work(8, 6, steps=3),
                 "guesses": Work(8, 6, guesses=True),
+                "torch": Work(8, 6, format="q4_0", kernels=False),
                 "beams": Work(8, 6, beams=4, format="fp32"),
             },
         )
@@ -149,6 +151,18 @@ class TestDecode:
             assert ours.options["guesses"] == (asked is not None)
             assert theirs.options.get("guesses") == asked
             assert bool(engines) == (asked is None)
+
+    def test_without_kernels(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PRETUNE_NATIVE", "1")
+        ours, *others = Decode().sides(replace(context, variant="torch"))
+        assert [side.name for side in others] == ["transformers bf16"]
+        native.reload()
+        try:
+            assert decode.setup(**ours.options)()["tokens"] == 6
+            assert not native.available()
+        finally:
+            monkeypatch.undo()
+            native.reload()
 
     def test_steps_alone(self, context: Context) -> None:
         sides = Decode().sides(replace(context, variant="steps"))

@@ -33,7 +33,7 @@ ACTIVATIONS: Mapping[Activation, step.Activation] = {
 _INPUT_GROUP = 32
 _SMALLEST = 1e-30  # largest number of a group that is not rounded to zeros: of smaller ones the inverse is infinite
 _MANY = 64  # rows from which oneDNN's bf16 matmul with rows that are dequantised first is faster than exact sums in C
-_FEW = 8  # rows up to which torch's kernels for packed rows are faster than that
+_FEW = 8  # rows for which a copy in bf16 is made
 
 
 class _Round(torch.autograd.Function):
@@ -41,24 +41,33 @@ class _Round(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, highest: int) -> Tensor:
-        count = -(-x.shape[-1] // _INPUT_GROUP)
-        groups = F.pad(x.float(), (0, -x.shape[-1] % _INPUT_GROUP)).reshape(*x.shape[:-1], count, _INPUT_GROUP)
-        largest = groups.abs().amax(-1, keepdim=True)
-        scale = largest / highest
-        levels = (groups * torch.where(largest < _SMALLEST, 0.0, 1 / scale)).round()
-        rounded: Tensor = (levels * scale).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
-        return rounded
+        return _rounded(x, highest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad, None
 
 
+def _rounded(x: Tensor, highest: int) -> Tensor:
+    """Rounds rows in groups of 32, in as few operators as will do: a decoded token has 49 such rows. Shape: same."""
+    width = x.shape[-1]
+    wide = x.float() if width % _INPUT_GROUP == 0 else F.pad(x.float(), (0, -width % _INPUT_GROUP))
+    groups = wide.view(*wide.shape[:-1], wide.shape[-1] // _INPUT_GROUP, _INPUT_GROUP)
+    largest = groups.abs().amax(-1, keepdim=True)
+    scale = largest / highest
+    inverse = scale.reciprocal().masked_fill_(largest < _SMALLEST, 0.0)
+    rounded = (groups * inverse).round_().mul_(scale).flatten(-2)
+    return (rounded if rounded.shape[-1] == width else rounded[..., :width]).to(x.dtype)
+
+
 def round_inputs(x: Tensor, inputs: InputRounding = "int8") -> Tensor:
     """What a matmul reads: rows rounded in groups of 32, each with its own scale in fp32. Shape: (T, in) -> same."""
     if inputs == "exact":
         return x
-    out: Tensor = _Round.apply(x, INPUT_LEVELS[inputs])  # type: ignore[no-untyped-call]
+    highest = INPUT_LEVELS[inputs]
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _rounded(x, highest)
+    out: Tensor = _Round.apply(x, highest)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -66,7 +75,8 @@ class Kernels:
     """Multiplies by the packed rows of one matrix, where that is faster than by rows that are dequantised first.
 
     With our kernels a row's sum has one order whatever stands beside it. Without them, and where the model is in bf16,
-    torch's are used for a few rows: `int8` and `q4_0` have their own, `q8_0` is multiplied as a copy in bf16.
+    torch's are used for a few rows: `int8` and `q4_0` have their own, `q8_0` is multiplied as a copy in bf16, which any
+    number of rows uses once it is there.
 
     Args:
         name: of the format.
@@ -112,10 +122,16 @@ class Kernels:
             return None if half and len(x) > _MANY else self._exact(x)
         if torch.is_autocast_enabled("cpu"):  # a vocabulary's rows are in fp32, and its matmul in bf16 with all others
             x = x.to(torch.get_autocast_dtype("cpu"))
-        if x.dtype != torch.bfloat16 or len(x) > _FEW or self._torch is None:
+        if x.dtype != torch.bfloat16 or not self._suits_torch(len(x)) or self._torch is None:
             return None
         y = self._torch(round_inputs(x, self._inputs))
         return y if self._bias is None else y + self._bias.to(y.dtype)
+
+    def _suits_torch(self, rows: int) -> bool:
+        """Whether torch's product is faster than one by rows that are dequantised first."""
+        if self._name in _TORCH:
+            return rows <= _TORCH_ROWS[self._name]
+        return rows <= _FEW or "_torch" in self.__dict__  # a copy that is there is the fastest for any number
 
     @property
     def bytes_to_pack(self) -> int:
@@ -176,4 +192,5 @@ def _by_groups(tensors: Packed) -> Product | None:
     return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x.contiguous(), packed, 32, both)
 
 
+_TORCH_ROWS = {"int8": 16, "q4_0": 64}  # up to which they are faster, by AVX-512
 _TORCH: dict[str, Callable[[Packed], Product | None]] = {"int8": _by_rows, "q4_0": _by_groups}
