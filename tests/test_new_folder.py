@@ -265,8 +265,12 @@ def _full(top: Path) -> None:
 
 @pytest.mark.parametrize(
     ("prepare", "existing"),
-    [(_absent, "refuse"), (_empty, "refuse"), (_full, "replace"), (_full, "merge")],
-    ids=["absent", "empty", "replaced", "merged"],
+    [
+        pytest.param(_absent, "refuse", id="absent"),
+        pytest.param(_empty, "refuse", id="empty", marks=pytest.mark.slow),
+        pytest.param(_full, "replace", id="replaced"),
+        pytest.param(_full, "merge", id="merged", marks=pytest.mark.slow),
+    ],
 )
 class TestAnyCall:
     """Killed, or failing, at each call that changes the disk: the old content or the new one, and nothing else."""

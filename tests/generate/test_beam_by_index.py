@@ -29,7 +29,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make(request.param, tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize("beams", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_beams_are_those_of_transformers_and_copy_a_page_at_most(
     pair: tuple[object, LanguageModel], beams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

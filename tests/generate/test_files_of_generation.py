@@ -72,7 +72,7 @@ def ours(path: Path, prompts: list[str]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("fields", OBEYED, ids=str)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_the_file_says_is_done(fields: dict[str, Any], seed: int, tmp_path: Path) -> None:
     """num_beams, no_repeat_ngram_size, min_length, penalties were ignored without a word."""
     path = folder(tmp_path, {"eos_token_id": [0, 40, 90], **fields}, seed=seed)

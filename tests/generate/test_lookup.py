@@ -77,7 +77,7 @@ def texts(model: LanguageModel, runs: list[np.ndarray], **options: object) -> li
     return generate(model, byte_tokenizer(), runs, GenerateConfig.model_validate({"max_new_tokens": 40, **options}))
 
 
-@pytest.mark.parametrize("lookup", [2, 16])
+@pytest.mark.parametrize("lookup", [pytest.param(2, marks=pytest.mark.slow), 16])
 @pytest.mark.parametrize(
     "options",
     [

@@ -232,7 +232,7 @@ def test_operations_are_those_of_the_profiler():
     assert Flops(model)(batch) / 3 == counted + reading + writing
 
 
-@pytest.mark.parametrize("name", ["bart", "marian"])
+@pytest.mark.parametrize("name", [pytest.param("bart", marks=pytest.mark.slow), "marian"])
 def test_a_narrow_decoder_with_large_weights_looks_at_its_source_soon(name):
     """Numbers in falling order, in other words: with weights of 0.02 the loss of the last steps was 1.5 and 1.9."""
     words, rng, losses = 20, np.random.default_rng(1), []

@@ -24,7 +24,7 @@ OVER: dict[str, Any] = {
     "model": {"dropout": 0.1},
 }
 OBJECTIVES = variants("objectives")
-QUICK = ("mlm", "simcse", "cert", "rtd", "plm", "prefix")  # what a step gathers, a second model, memory, an encoder
+QUICK = ("mlm", "cert", "rtd", "prefix")  # what a step gathers, a second model, memory
 
 
 @pytest.fixture(scope="module")

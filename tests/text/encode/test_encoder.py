@@ -67,7 +67,9 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return trained
 
 
-@pytest.mark.parametrize("letters", list(SETS))
+@pytest.mark.parametrize(
+    "letters", [pytest.param(name, marks=() if name in ("all", "mostly ASCII") else pytest.mark.slow) for name in SETS]
+)
 def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
     monkeypatch.setattr(pieces, "MAX_PRETOKENS", 5000)  # the memory is forgotten several times on the way
     encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))

@@ -327,7 +327,9 @@ def test_skipping_reads_on_behind_a_broken_quote(tmp_path: Path) -> None:
     assert [fault.line for fault in stats.quarantine] == [2, 6, 8, 9]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", pytest.param("a.jsonl.gz", marks=pytest.mark.slow), "a.jsonl.zst"]
+)
 def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path, name: str) -> None:
     plain = tmp_path / name.removesuffix(".gz").removesuffix(".zst")
     size = 1 << 20

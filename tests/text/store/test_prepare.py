@@ -65,7 +65,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+@pytest.mark.parametrize("kind", ["wordpiece", *(pytest.param(k, marks=pytest.mark.slow) for k in ("bpe", "unigram"))])
 def test_any_number_of_processes_gives_the_same_bytes(kind: str, tmp_path: Path) -> None:
     rows = documents(600)
     tokenizer = train_tokenizer((row["text"] for row in rows), TokenizerConfig(kind=kind, vocab_size=400))

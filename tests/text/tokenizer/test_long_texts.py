@@ -97,7 +97,15 @@ def long_text(tokenizer: Tokenizer, text: str) -> LongText:
     return LongText(text, encode, tokenizer.vocabulary.unk, max_word)
 
 
-@pytest.mark.parametrize("kind", [*WORDS, *CHARACTERS, "spaces", "long words"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            kind, marks=pytest.mark.slow if kind in ("cyrillic", "hindi", "japanese", "emoji", "digits") else ()
+        )
+        for kind in (*WORDS, *CHARACTERS, "spaces", "long words")
+    ],
+)
 def test_ids_are_those_of_the_whole_text(tokenizer: Tokenizer, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_texts, "LONG", 1 << 14)
     text = make_text(kind)
