@@ -88,7 +88,9 @@ class Decode(Benchmark):
         """Ours; `generate`, and the engines that are in the same format. Several prompts: ours one by one, too."""
         work, folder = self.variants[context.variant], context.folder / "model"
         write_model(folder)
-        own = folder if work.format in _PLAIN else round_model(folder, context.folder / work.format, work.format)
+        inputs = "int8" if work.kernels else "exact"  # torch gains nothing by rounded ones
+        rounded = context.folder / work.format
+        own = folder if work.format in _PLAIN else round_model(folder, rounded, work.format, inputs)
         common: dict[str, Any] = {"prompts": work.tokens(), "new": work.new}
         if work.beams > 1:
             options = {"model": str(own), **common, "beams": work.beams, "precision": work.format}
@@ -180,11 +182,11 @@ def write_model(folder: Path, size: str = "small") -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
 
 
-def round_model(model: Path, folder: Path, form: str) -> Path:
-    """The same model with rounded weights and 8-bit inputs; its vocabulary is in q8_0 where the layers are in q4_0."""
+def round_model(model: Path, folder: Path, form: str, inputs: str = "int8") -> Path:
+    """The same model with rounded weights and inputs; its vocabulary is in q8_0 where the layers are in q4_0."""
     from pretune.api import compress_model
 
-    compress_model(model, "quantize", output=folder, format=form, inputs="int8")
+    compress_model(model, "quantize", output=folder, format=form, inputs=inputs)
     return folder
 
 

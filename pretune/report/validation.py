@@ -40,7 +40,7 @@ _EXAMPLES = 10_000  # validation examples that are looked at
 _PROBE = 2_000  # training examples of logistic regression, and validation examples, at most
 _PROBE_WORK = 0.45  # examples of it for each that was trained on: a forward pass is a third of a step, so 15% of a run
 _MIN_PROBE = 200
-_OF_PROBABILITIES = ("ece", "coverage", "risk")  # which labels alone have not
+_OF_PROBABILITIES = ("ece", "ece_classwise", "coverage", "risk")  # which labels alone have not
 _STRENGTH = 10.0  # of logistic regression: the inverse of its penalty
 
 Scores = dict[str, float]

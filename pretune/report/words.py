@@ -50,6 +50,7 @@ _METRICS: Mapping[str, str] = {
     "f1": "F1",
     "mcc": "Matthews correlation (MCC)",
     "ece": "calibration error (ECE)",
+    "ece_classwise": "calibration error of each label",
     "coverage": "texts that get a label",
     "risk": "wrong of the labels that are given",
     "spearman": "Spearman correlation",

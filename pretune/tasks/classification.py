@@ -29,7 +29,7 @@ from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.vector_head import VectorHead
 from pretune.objectives.label_contrast import label_contrast, step_contrast
-from pretune.tasks.shared.calibration import choose_trust, trust_scores
+from pretune.tasks.shared.calibration import choose_trust, classwise_error, trust_scores
 from pretune.tasks.shared.predictions import Answer, IndependentPrediction, Prediction, Values, average
 from pretune.tasks.shared.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch, int_targets
@@ -303,6 +303,10 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
                 [prediction.probability for prediction in choices],
                 [label == other for label, other in zip(truth, guess, strict=True)],
                 self.config.threshold,
+            ),
+            "ece_classwise": classwise_error(
+                [[prediction.probabilities.get(label, 0.0) for label in self.labels] for prediction in choices],
+                [self.labels.index(str(label)) for label in truth],
             ),
         }
         for n, label in enumerate(self.labels):

@@ -19,6 +19,7 @@ from pretune.tasks.shared.calibration import (
     calibration_error,
     choose_threshold,
     choose_trust,
+    classwise_error,
     coverage_and_risk,
     fit_temperature,
     rescale,
@@ -30,6 +31,17 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error([0.9, 0.9, 0.9, 0.9], [1, 1, 1, 0]) == pytest.approx(0.15)
     assert calibration_error([1.0, 0.5], [1, 0]) == pytest.approx(0.25)
     assert calibration_error([0.95] * 20, [1] * 19 + [0]) == pytest.approx(0)
+
+
+def test_errors_of_two_labels_that_hide_each_other() -> None:
+    """Every probability of the second label is 0.1 too high: answers of it too sure, those of the first too unsure."""
+    second = np.repeat([0.9, 0.1], 50)
+    truth = np.array([1] * 40 + [0] * 10 + [0] * 50)
+    both = np.stack([1 - second, second], 1)
+    assert calibration_error(both.max(1), both.argmax(1) == truth) == pytest.approx(0)
+    assert classwise_error(both, truth) == pytest.approx(0.1)
+    three = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    assert classwise_error(three, [0, 1]) == pytest.approx((0 + 0.2 + 0.2) / 3)
 
 
 def test_temperature_is_found_again() -> None:

@@ -1,8 +1,8 @@
 """How much probabilities can be trusted: their calibration, and how often a model should not answer.
 
 Source: Guo et al. 2017, "On calibration of modern neural networks" (arXiv 1706.04599), for the temperature and the
-expected calibration error; Geifman and El-Yaniv 2017, "Selective classification" (arXiv 1705.08500), for coverage and
-risk.
+expected calibration error; Kull et al. 2019, "Beyond temperature scaling" (arXiv 1910.12656), for that of each label;
+Geifman and El-Yaniv 2017, "Selective classification" (arXiv 1705.08500), for coverage and risk.
 """
 
 from __future__ import annotations
@@ -38,6 +38,23 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike) -> float:
     bins = np.clip(np.ceil(values * _BINS).astype(int) - 1, 0, _BINS - 1)
     gaps = np.bincount(bins, right - values, _BINS)
     return float(np.abs(gaps).sum() / max(len(values), 1))
+
+
+def classwise_error(probabilities: ArrayLike, truth: ArrayLike) -> float:
+    """The mean over the labels of the calibration error of each label's own probability.
+
+    That of the answers alone can be 0 where every probability of a label is too high: answers of that label are then as
+    much too sure as those of the other are too unsure.
+
+    Args:
+        probabilities: of each label.
+        truth: number of the right label.
+
+    Shape:
+        probabilities: (n, C); truth: (n,)
+    """
+    values, right = np.asarray(probabilities, np.float64), np.asarray(truth)
+    return float(np.mean([calibration_error(column, right == label) for label, column in enumerate(values.T)]))
 
 
 def fit_temperature(probabilities: ArrayLike, truth: ArrayLike) -> float:
