@@ -8,8 +8,10 @@ from typing import Any
 
 import pretune
 from pretune.errors import MissingInputError
+from pretune.search.build import set_ranking
 from pretune.search.index import SearchIndex
 from pretune.search.judgements import read_judged
+from pretune.search.manifest import RankingConfig
 from pretune.search.tuning import evaluate_index, tune_index
 
 SETS = {
@@ -42,7 +44,9 @@ def measure_set(
         index = _index(path, work / f"{name}-{tokenization}", None, tokenization, titles)
         rows[f"words, {tokenization}"] = evaluate_index(index, judged, measures=MEASURES)[0].scores
         say(_row(f"words, {tokenization}", rows[f"words, {tokenization}"]))
-    index = _index(path, work / f"{name}-vectors", model, "bigrams", titles)
+    folder = work / f"{name}-vectors"
+    set_ranking(_index(path, folder, model, "bigrams", titles).folder, RankingConfig())  # an earlier run has tuned it
+    index = _index(path, folder, model, "bigrams", titles)
     for row in evaluate_index(index, judged, measures=MEASURES)[1:]:
         rows[f"{row.name}, untuned"] = row.scores
         say(_row(f"{row.name}, untuned", row.scores))

@@ -134,6 +134,16 @@ def test_a_chinese_character_alone_is_found_inside_of_words(tmp_path: Path) -> N
     assert sorted(words.search("猫 dog", 4)[0].tolist()) == [1, 2, 3]
     assert words.search("狗", 4)[0].tolist() == []
     assert words.search("猫在", 4)[0].tolist() == [1]
+    assert sorted(words.search("猫 天气", 4)[0].tolist()) == [0, 1, 2]
+    assert sorted(words.search("猫？", 4)[0].tolist()) == [1, 2]
+
+
+def test_a_character_between_signs_brings_no_pairs_along(tmp_path: Path) -> None:
+    """第 and 届 of 第3届 were searched as all pairs with them, which outweighed what was asked for."""
+    passages = ["第一第二第三第四届中届时届满", "电影节在上海举行", "上海的天气"]
+    WordIndex.build(passages, "bigrams", tmp_path)
+    words = WordIndex.open(tmp_path, "bigrams", 3)
+    assert words.search("第3届电影节在哪里", 3)[0].tolist() == [1]
 
 
 def _nested(folder: Path) -> None:

@@ -19,7 +19,11 @@ class Bigrams(Tokenization):
         yield from (run[n : n + 2] for n in range(len(run) - 1)) if len(run) > 1 else (run,)
 
     def query(self, text: str, vocabulary: Collection[str]) -> list[str]:
-        """The words of a query; a character that stands alone in it is found inside of the pairs of passages too."""
-        words = self(text)
-        alone = [word for word in words if is_han(word)]
-        return words + [pair for word in alone for pair in vocabulary if word in pair and len(pair) == 2]
+        """The words of a query; a character that is asked for by itself is found inside of the pairs of passages too.
+
+        Of one that stands between signs, digits or Latin letters, as in 第3届, all its pairs would outweigh the others:
+        0.942 of CMRC's questions instead of 0.958.
+        """
+        parts = [self(part) for part in text.split()]
+        alone = [words[0] for words in parts if len(words) == 1 and is_han(words[0])]
+        return self(text) + [pair for word in alone for pair in vocabulary if word in pair and len(pair) == 2]
