@@ -61,6 +61,7 @@ LEVER = """
 
 
 @pytest.mark.skipif(cpus() < 2, reason="threads of one processor wait for each other, and none spins")
+@pytest.mark.slow
 def test_a_second_team_turns_spinning_off_and_on() -> None:
     output = run(LEVER).split()
     if output == ["none"]:

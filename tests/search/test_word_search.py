@@ -101,6 +101,7 @@ def test_best_rows_of_equal_scores_are_the_first() -> None:
     assert best_rows(np.array([1, 2], np.float32), 5)[0].tolist() == [1, 0]
 
 
+@pytest.mark.slow
 def test_the_same_texts_give_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     """bm25s numbers words by a set, whose order hangs on the hash of strings: numbers are given here."""
     code = (
