@@ -1,6 +1,6 @@
 """Attention of one query a sequence to its slot of a cache, on the CPU: a decoded token.
 
-`ragged_attention` gives the same by more steps of Python, which takes a fifth of such a token's time between matmuls.
+`ragged_attention` gives the same by more steps of Python, a third of what a token takes between its matmuls (3 ms).
 """
 
 from __future__ import annotations
