@@ -32,7 +32,7 @@ from pretune.nn.packed import Product, packable
 from pretune.nn.prefix import NoPrefix
 from pretune.nn.projection import Projection, ProjectionBrick, is_packed, joined_product
 from pretune.nn.rounded import RoundedBrick
-from pretune.nn.spans import KeyLayout
+from pretune.nn.spans import CacheSlots, KeyLayout
 from pretune.nn.structure import Bidirectional, Causal
 from pretune.nn.tuned import TunedBrick, TunedProjection, add_beside
 
@@ -173,12 +173,12 @@ class FusedBlock(nn.Module):
             query: (T, H, D); key, value: (T, Hk, D); return: (T, H * D)
         """
         attention = self.block.attention
-        if cache is not None and self._sees_all_before and not attention.preferred and cache.takes_one_each:
-            keys, values, slots = cache.append_one_each(key, value, layout)
-            return attend_once(query, keys, values, slots, attention.scale)
         where: KeyLayout = layout
         if cache is not None:
             key, value, where = cache.append(key, value, layout)
+        one_each = layout.max_length == 1 and len(query) == layout.count and query.device.type == "cpu"
+        if one_each and isinstance(where, CacheSlots) and self._sees_all_before and not attention.preferred:
+            return attend_once(query, key, value, where, attention.scale).flatten(1)
         return attention.attend(query, key, value, layout, where).flatten(1)
 
 

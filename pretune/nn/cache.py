@@ -47,7 +47,6 @@ class Cache:
         self._before: tuple[int, ...] = self.lengths
         self._rows: Tensor | None = None
         self._slots: CacheSlots | None = None
-        self._one_each = False  # whether what comes next is a token of each sequence
         self._origin: tuple[int, ...] = tuple(range(sequences))  # of each sequence among those of the encoder
         self._sources: Layout | None = None
         self._cross_kv: dict[int, tuple[Tensor, Tensor]] = {}
@@ -78,7 +77,6 @@ class Cache:
             self._grow(max_length)
         self._before, self.lengths = self.lengths, after
         self._rows = self._slots = None
-        self._one_each = self._takes_one_each(layout)
         return [LayerCache(self, n) for n in range(self.layers)]
 
     def truncate(self, lengths: Sequence[int]) -> None:
@@ -144,25 +142,6 @@ class Cache:
         if old is not None:
             self._allocate(old[0, 0, :0, 0], old.shape[2]).narrow(3, 0, old.shape[3]).copy_(old)
 
-    def _takes_one_each(self, layout: Layout) -> bool:
-        storage, lengths = self._storage, layout.lengths
-        if storage is None or storage.device.type != "cpu" or not lengths:
-            return False
-        return layout.max_length == min(lengths) == 1 and min(self._before) > 0
-
-    def _append_one_each(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """As `_append`, of a token of each sequence. Shape: (N, H, D) -> (N, capacity, H, D) twice."""
-        before, views = self._before, self._views[layer]
-        if min(before) == max(before):
-            for store, new in zip(views, (key, value), strict=True):
-                store.select(1, before[0]).copy_(new)
-        else:
-            if self._rows is None:
-                self._rows = layout.positions + torch.arange(layout.count, device=key.device) * self.capacity
-            for store, new in zip(views, (key, value), strict=True):
-                store.flatten(0, 1).index_copy_(0, self._rows, new.to(store.dtype))
-        return views
-
     def _append(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, KeyLayout]:
         if self._storage is None:
             self._allocate(key.detach(), layout.count)
@@ -206,23 +185,6 @@ class LayerCache:
             key, value: (T, H, D)
         """
         return self._cache._append(self._layer, key, value, layout)
-
-    @property
-    def takes_one_each(self) -> bool:
-        """Whether the new rows are a token of each sequence, which has others before it, on the CPU."""
-        return self._cache._one_each
-
-    def append_one_each(self, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, CacheSlots]:
-        """Stores a token of each sequence; returns all keys and values, a slot each, and how many are in use.
-
-        Shape:
-            key, value: (N, H, D); return: (N, capacity, H, D) twice
-        """
-        cache = self._cache
-        keys, values = cache._append_one_each(self._layer, key, value, layout)
-        if cache._slots is None:
-            cache._slots = CacheSlots(cache.lengths, cache.capacity, key.device, layout.group)
-        return keys, values, cache._slots
 
     def store_cross_kv(self, key: Tensor, value: Tensor, layout: Layout) -> None:
         """Keeps keys and values of an encoder's run. Shape: (T, H, D) twice."""

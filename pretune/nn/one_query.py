@@ -13,19 +13,15 @@ from pretune.nn.spans import CacheSlots
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
-def attend_once(query: Tensor, keys: Tensor, values: Tensor, slots: CacheSlots, scale: float) -> Tensor:
-    """Lets each query attend to all keys of its slot. Heads of queries that share a head of keys lie side by side.
-
-    Args:
-        slots: how many keys each slot has; another may have more.
+def attend_once(query: Tensor, key: Tensor, value: Tensor, slots: CacheSlots, scale: float) -> Tensor:
+    """Lets each query attend to all keys of its slot, which has some; heads of queries that share keys are neighbours.
 
     Shape:
-        query: (N, H, D); keys, values: (N, capacity, Hk, D), fp32 whatever the query is; return: (N, H * D)
+        query: (N, H, D); key, value: (slots, Hk, D), in fp32 if the query is in bf16; return: (N, H, D)
     """
-    count, heads, width = query.shape
-    longest = slots.max_length
-    mask = None if min(slots.lengths) == longest else slots.bias
-    rows = query.to(keys.dtype).view(count, keys.shape[2], -1, width)
-    each = (run.narrow(1, 0, longest).transpose(1, 2) for run in (keys, values))
-    mixed: Tensor = _forward(rows, *each, 0.0, False, attn_mask=mask, scale=scale)[0]
-    return mixed.reshape(count, heads * width).to(query.dtype)
+    rows = query.to(key.dtype).view(len(query), key.shape[1], -1, query.shape[2])
+    mask = None if slots.bias is None else slots.bias.to(key.dtype)
+    mixed: Tensor = _forward(rows, slots.heads_of(key), slots.heads_of(value), 0.0, False, attn_mask=mask, scale=scale)[
+        0
+    ]
+    return mixed.reshape(query.shape).to(query.dtype)

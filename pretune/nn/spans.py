@@ -53,9 +53,16 @@ class CacheSlots:
         return (rows >= self.used[:, None])[:, None, None, :]
 
     @cached_property
-    def bias(self) -> Tensor:
-        """(N, 1, 1, max_length) fp32: what is added to scores so that `hidden` rows are not seen."""
+    def bias(self) -> Tensor | None:
+        """(N, 1, 1, max_length) fp32: added to scores so that `hidden` rows are not seen; None if there are none."""
+        if min(self.lengths) == self.max_length:
+            return None
         return torch.zeros(self.hidden.shape, device=self.device).masked_fill_(self.hidden, -torch.inf)
+
+    def heads_of(self, run: Tensor) -> Tensor:
+        """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, max_length, D)."""
+        slots = run.view(len(self.lengths), self.capacity, run.shape[1], run.shape[2])
+        return slots.narrow(1, 0, self.max_length).transpose(1, 2)
 
 
 KeyLayout = Layout | CacheSlots

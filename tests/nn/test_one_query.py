@@ -1,4 +1,4 @@
-"""A decoded token's attention: what `ragged_attention` gives of the same cache."""
+"""A decoded token's attention: what the reference gives of the same cache."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pretune.nn.attention import ragged_attention
 from pretune.nn.cache import Cache
 from pretune.nn.call import AttentionCall
 from pretune.nn.one_query import attend_once
+from pretune.nn.spans import CacheSlots
 from pretune.nn.structure import CAUSAL
 
 
@@ -27,34 +28,19 @@ def filled(before: list[int], heads: int, dtype: torch.dtype = torch.float32) ->
 
 @pytest.mark.parametrize("before", [[5], [5, 5, 5], [1, 12, 7]], ids=str)
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (4, 1)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_is_ragged_attention(before: list[int], heads: int, key_heads: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_it_is_the_reference(before: list[int], heads: int, key_heads: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    results = []
+    cache, layout = filled(before, key_heads, dtype)
     query = torch.randn(len(before), heads, 8, dtype=dtype)
     new = torch.randn(2, len(before), key_heads, 8, dtype=dtype)
-    for lean in (True, False):
-        torch.manual_seed(1)
-        cache, layout = filled(before, key_heads, dtype)
-        handle = cache.begin(layout)[0]
-        if lean:
-            assert handle.takes_one_each
-            results.append(attend_once(query, *handle.append_one_each(new[0], new[1], layout), 0.3))
-            continue
-        key, value, keys = handle.append(new[0], new[1], layout)
-        results.append(ragged_attention(AttentionCall(query, key, value, layout, keys, CAUSAL, 0.0, 0.3)).flatten(1))
-    assert results[0].dtype == dtype
-    torch.testing.assert_close(*results, rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-6)
-
-
-def test_other_tokens_are_not_one_each() -> None:
-    cache, layout = filled([3, 4], 2)
-    assert cache.begin(layout)[0].takes_one_each
-    for lengths in ([1, 2], [2, 2]):
-        other, _ = filled([3, 4], 2)
-        assert not other.begin(other.layout(lengths))[0].takes_one_each
-    empty = Cache(1, 2)
-    assert not empty.begin(empty.layout([1, 1]))[0].takes_one_each, "nothing is before them"
+    key, value, slots = cache.begin(layout)[0].append(new[0], new[1], layout)
+    assert isinstance(slots, CacheSlots)
+    actual = attend_once(query, key, value, slots, 0.3)
+    call = AttentionCall(query, key, value, layout, slots, CAUSAL, 0.0, 0.3)
+    assert actual.dtype == dtype
+    rtol = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(actual, ragged_attention(call, "reference"), rtol=rtol, atol=1e-6)
 
 
 def decode(model: LanguageModel, prompts: list[int], steps: int) -> torch.Tensor:

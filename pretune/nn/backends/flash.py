@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
+from pretune.nn.one_query import attend_once
 from pretune.nn.operators import operator
 from pretune.nn.spans import CacheSlots, EqualLengthGroup, covers, grouped, groups_of, heads_of
 from pretune.nn.structure import CAUSAL, Bidirectional, Causal
@@ -62,22 +63,15 @@ def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
         call.is_causal,
         call.scale,
     )
-    count = len(keys.lengths)
     length = queries.lengths[0]
-    uniform = min(keys.lengths) == keys.max_length
-    if min(queries.lengths) != queries.max_length or not (uniform or (length == 1 and min(keys.lengths) > 0)):
+    alike = min(queries.lengths) == queries.max_length
+    if alike and length == 1 and min(keys.lengths) > 0:
+        return attend_once(query, key, value, keys, scale)
+    if not alike or min(keys.lengths) != keys.max_length:
         return _run(query, key, value, groups_of(queries, keys), causal, scale)[0]
-    k = _slot_heads(key, count, keys)
     mask = _triangle(query, length, keys.max_length) if causal and length > 1 else None
-    if not uniform:
-        mask = torch.zeros(keys.hidden.shape, dtype=query.dtype).masked_fill_(keys.hidden, -torch.inf)
-    q, v = heads_of(query, 0, length, count), _slot_heads(value, count, keys)
-    return _flat(_forward(q, k, v, 0.0, False, attn_mask=mask, scale=scale)[0])
-
-
-def _slot_heads(run: Tensor, count: int, keys: CacheSlots) -> Tensor:
-    """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, max_length, D)."""
-    return run.view(count, keys.capacity, run.shape[1], run.shape[2]).narrow(1, 0, keys.max_length).transpose(1, 2)
+    q = heads_of(query, 0, length, len(keys.lengths))
+    return _flat(_forward(q, keys.heads_of(key), keys.heads_of(value), 0.0, False, attn_mask=mask, scale=scale)[0])
 
 
 def _flat(heads: Tensor) -> Tensor:

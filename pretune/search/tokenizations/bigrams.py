@@ -26,4 +26,6 @@ class Bigrams(Tokenization):
         """
         parts = [self(part) for part in text.split()]
         alone = [words[0] for words in parts if len(words) == 1 and is_han(words[0])]
-        return self(text) + [pair for word in alone for pair in vocabulary if word in pair and len(pair) == 2]
+        return [word for words in parts for word in words] + [
+            pair for word in alone for pair in vocabulary if word in pair and len(pair) == 2
+        ]
